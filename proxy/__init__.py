@@ -1,0 +1,44 @@
+"""A local reverse proxy that keeps Genesys Cloud OAuth tokens fresh.
+
+The architecture
+----------------
+An SDK points its base URL at this proxy. Each request belongs to one *tenant* (a Genesys Cloud org with
+an OAuth client of its own) and leaves for that org's API with the org's access token.
+
+Decisions are pure and stand in ``core``: no await, clock, randomness, file, socket or log; the time is an
+argument. Three planes act on them, and none imports another:
+
+``oauth``    the token plane: asks the token endpoint, keeps one token per tenant, refreshes it ahead of expiry
+``forward``  the data plane: one coroutine per connection, one straight line per request (``forward.handler``)
+``admin``    the control plane: health, status and metrics on a port of their own
+
+``wire`` is HTTP/1.1 on the event loop, beneath ``forward``, and knows nothing of tokens. ``sandbox`` is a
+Genesys look-alike for the demo and the tests. ``settings`` reads the configuration; ``app`` is the only
+place that knows every part: it builds, joins, starts and drains them; ``cli`` is the command line.
+
+One request, straight through::
+
+    client ─▶ wire.server ─▶ forward.handler
+                ├ core.access    may this caller, Host, Origin, method and path pass?
+                ├ core.routing   target, fields → tenant, upstream target
+                ├ core.fields    end_to_end(): hop-by-hop fields go first
+         ┌─────▶├ tokens         FRESH: use · STALE: use, refresh behind · EXPIRED: await the one refresh
+         │      ├ core.fields    authorize(): the credential comes last
+         │      ├ wire.upstream  send head and body; the first bytes of the body are kept
+         │      ├ core.replay    401, first attempt, body kept?
+         └─ yes ┤ tokens.reject(that token)
+                └ no: stream the answer
+    any exception ─▶ forward.rescue ─▶ one response, marked as ours (RFC 9209)
+
+Invariants, each with one owner
+-------------------------------
+* Strip before inject; exactly one Authorization field leaves us: ``core.fields``.
+* No token, no request; an expired token is never served: ``oauth.source``.
+* A 401 throws away *that* token and no newer one: ``oauth.source``.
+* A refresh belongs to its source; callers only wait for it: ``oauth.source``.
+* The target leaves as it came, byte for byte: ``core.routing``.
+* A failure of our own is never 401: ``forward.rescue``.
+* What failed after the head was sent is aborted, not tidied up: ``forward.handler``.
+"""
+
+__version__ = "0.1.0"

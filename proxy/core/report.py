@@ -1,0 +1,88 @@
+"""What the data and token planes tell about themselves, as plain values that the control plane shows."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
+"""Upper bounds in seconds, of request and of token refresh durations; a last bucket without bound follows."""
+
+
+class TokenState(StrEnum):
+    """What can be done with a tenant's token; ``NONE`` before the first."""
+
+    FRESH = "fresh"
+    STALE = "stale"
+    EXPIRED = "expired"
+    NONE = "none"
+
+
+@dataclass(slots=True)
+class Histogram:
+    """Counts per bucket of ``DURATION_BUCKETS``, not cumulative, and the sum of what was observed in seconds."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(DURATION_BUCKETS) + 1))
+    total: float = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(DURATION_BUCKETS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass(slots=True)
+class Tally:
+    """One tenant's running counts, added to in place by the planes (one thread, no lock)."""
+
+    requests: dict[int, int] = field(default_factory=dict)
+    """Answers by status code, ours and the upstream's."""
+    replays: dict[str, int] = field(default_factory=dict)
+    """By outcome: ``accepted``, ``refused`` (401 again), ``failed``, ``body_too_long``, ``cooling_down``."""
+    token_requests: dict[tuple[str, str], int] = field(default_factory=dict)
+    """By grant and outcome: ``ok`` or the error code."""
+    durations: Histogram = field(default_factory=Histogram)
+    """From the request's head to the answer's last byte, in seconds."""
+    refreshes: Histogram = field(default_factory=Histogram)
+    """From asking the token endpoint to its whole answer, in seconds."""
+    rate_limit_remaining: int | None = None
+    """What the upstream last said of this token's rate limit (``inin-ratelimit-allowed`` less ``-count``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TenantReport:
+    """One tenant's state at one moment. Times are seconds; nothing here is a secret."""
+
+    name: str
+    state: TokenState
+    expires_in: float | None
+    """Until the token expires; None without a token."""
+    lifetime: float | None
+    refresh_in: float | None
+    """Until the refresh ahead, negative once it is due."""
+    expires_at: float | None
+    """The same as a Unix time, for ``token_expiry_timestamp_seconds``."""
+    age: float | None
+    """Since the token was asked for."""
+    error: str | None
+    """Why the last token request failed: an OAuth error code or a word of ours; None when it succeeded."""
+    diagnosis: str | None
+    """The same as a sentence that says what to do."""
+    retry_in: float | None
+    """Until the next token request is allowed after a failure."""
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyReport:
+    """The whole program's state at one moment."""
+
+    version: str
+    started_at: float
+    """Unix time."""
+    listening: tuple[str, ...]
+    """URLs that accept connections; empty before the port is open and while draining."""
+    draining: bool
+    client_connections: int
+    upstream_connections: int
+    tenants: tuple[TenantReport, ...]

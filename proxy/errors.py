@@ -1,0 +1,122 @@
+"""The one tree of errors, in the words of RFC 6749 and RFC 9110; ``forward.rescue`` maps it to responses."""
+
+from __future__ import annotations
+
+
+class ProxyError(Exception):
+    """Anything this program raises on purpose.
+
+    The message says what happened, for which tenant, and what to do; it holds no secret and nothing that
+    a caller sent (CWE-79).
+    """
+
+
+class ConfigurationError(ProxyError):
+    """The configuration can't be used; each problem names file, key and what was expected."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+# --- the request is refused (4xx) ---
+
+
+class BadRequest(ProxyError):
+    """The message breaks the grammar or the framing rules of RFC 9112; the connection ends with it: 400."""
+
+
+class ContentTooLarge(BadRequest):
+    """The content is longer than what is read here (RFC 9110 15.5.14): 413."""
+
+
+class FieldsTooLarge(BadRequest):
+    """The request line or the header section exceeds ``limits.max_header_bytes`` (RFC 6585 5): 431."""
+
+
+class NotAllowed(ProxyError):
+    """Host, Origin, caller or policy forbids the request: 403."""
+
+
+class MethodNotAllowed(ProxyError):
+    """CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8): 405."""
+
+
+class UnknownTenant(ProxyError):
+    """The request names a tenant that is not configured, or none where one is needed: 404."""
+
+
+# --- no token (502, 503) ---
+
+
+class TokenError(ProxyError):
+    """No access token for a tenant.
+
+    :ivar error: the OAuth error code (RFC 6749 5.2) or a word of ours such as ``unreachable``
+    :ivar retry_after: seconds until the next attempt, or None where nothing can be said
+    """
+
+    def __init__(self, message: str, *, error: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.error = error
+        self.retry_after = retry_after
+
+
+class TokenRefused(TokenError):
+    """The token endpoint refused us for a reason that asking again does not mend (``invalid_client``): 502."""
+
+
+class TokenUnavailable(TokenError):
+    """No token for now: endpoint down, throttling, or late; asking again later may help: 503."""
+
+
+# --- the upstream (502, 504) ---
+
+
+class UpstreamError(ProxyError):
+    """The upstream could not be asked or gave no usable answer: 502.
+
+    :ivar kind: the error type of RFC 9209 2.3, such as ``connection_refused``
+    """
+
+    kind = "proxy_internal_error"
+
+    def __init__(self, message: str, *, kind: str | None = None) -> None:
+        super().__init__(message)
+        if kind is not None:
+            self.kind = kind
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection: name not found, refused, TLS not verified. Nothing of the request was sent."""
+
+    kind = "destination_unavailable"
+
+
+class UpstreamClosed(UpstreamError):
+    """The upstream closed or reset the connection before its answer was complete."""
+
+    kind = "connection_terminated"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The upstream's answer breaks RFC 9112."""
+
+    kind = "http_protocol_error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The upstream took longer than a limit: 504."""
+
+    kind = "http_response_timeout"
+
+
+# --- the client ---
+
+
+class ClientClosed(ProxyError):
+    """The client is gone, or gave up in the middle of its request; there is nobody to answer."""
+
+
+class ClientTimeout(ProxyError):
+    """The client took longer than a limit to send its request (RFC 9110 15.5.9): 408."""
