@@ -34,6 +34,14 @@ class FieldsTooLarge(BadRequest):
     """The request line or the header section exceeds ``limits.max_header_bytes`` (RFC 6585 5): 431."""
 
 
+class VersionNotSupported(BadRequest):
+    """The message is of another version than HTTP/1.0 and HTTP/1.1 (RFC 9110 15.6.6): 505."""
+
+
+class UnknownCoding(BadRequest):
+    """The content is coded for transfer in a way that is not implemented (RFC 9112 6.1): 501."""
+
+
 class NotAllowed(ProxyError):
     """Host, Origin, caller or policy forbids the request: 403."""
 
@@ -97,6 +105,10 @@ class UpstreamClosed(UpstreamError):
     """The upstream closed or reset the connection before its answer was complete."""
 
     kind = "connection_terminated"
+
+
+class UpstreamSilent(UpstreamClosed):
+    """The upstream closed the connection before the first byte of its answer; it may have acted or not."""
 
 
 class UpstreamProtocolError(UpstreamError):

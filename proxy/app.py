@@ -1,0 +1,302 @@
+"""The program: builds the parts from the settings, joins them, starts, reloads and drains them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from proxy import __version__
+from proxy.admin.server import AdminServer, ServerOptions
+from proxy.core import access, tokens
+from proxy.core.grants import Client
+from proxy.core.report import ProxyReport, Tally, TenantReport
+from proxy.core.urls import BaseUrl, bracketed
+from proxy.errors import ConfigurationError, UnknownTenant
+from proxy.forward.handler import Forwarder
+from proxy.forward.tenant import Rules, Tenant, Timing
+from proxy.oauth.cache import TokenCache
+from proxy.oauth.clock import Clock, system_clock
+from proxy.oauth.endpoint import TokenEndpoint
+from proxy.oauth.keeper import Keeper
+from proxy.oauth.source import TokenSource
+from proxy.settings import Settings, TenantSettings
+from proxy.tls import client_context
+from proxy.wire.server import Limits, Listener
+from proxy.wire.upstream import Upstream
+
+log = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT = 20.0
+"""Seconds for requests in flight at the end: a request that waits for its answer's head, and some of its body."""
+
+LOOK_AT_FILES_EVERY = 5.0
+"""Seconds between looks at secret files, which are replaced while we run (Kubernetes, Vault agents)."""
+
+
+class Proxy:
+    """A proxy for the tenants of some settings.
+
+    :param reread: reads the settings again, for ``reload``; None where they come from no file
+    :param clock: what tokens' lives are measured with
+    """
+
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings] | None = None, clock: Clock = system_clock
+    ) -> None:
+        self.settings = settings
+        self._reread = reread
+        self._clock = clock
+        self._cache = TokenCache(clock)
+        self._keeper = Keeper(clock)
+        self._reloading = asyncio.Lock()
+        self._started_at = time.time()
+        self._listening: tuple[str, ...] = ()
+        self._draining = False
+        self._sources: dict[str, TokenSource] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._upstreams: dict[BaseUrl, Upstream] = {}
+        self.admin_url = ""
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Opens both ports and begins to keep tokens.
+
+        :raises OSError: an address is taken or not ours
+        """
+        settings = self.settings
+        tls = client_context(settings.upstream.ca_file)
+        self._endpoint = TokenEndpoint(tls, settings.limits.connect_timeout)
+        self._forwarder = Forwarder(self._build(settings), _timing(settings))
+        self._listener = Listener(self._forwarder.serve, _limits(settings))
+        try:
+            await self._open_ports()
+        except BaseException:
+            await self.drain(0)
+            raise
+        self._keeper.start()
+        self._watcher = asyncio.get_running_loop().create_task(self._watch_files(), name="secret file watcher")
+
+    async def _open_ports(self) -> None:
+        settings = self.settings
+        self._admin = AdminServer(
+            self, ServerOptions(settings.admin.host, settings.admin.port, settings.access.allowed_hosts)
+        )
+        self.admin_url = f"http://{bracketed(settings.admin.host)}:{await self._admin.start()}"
+        port = await self._listener.start(settings.listen.host, settings.listen.port)
+        self._listening = (f"http://{bracketed(settings.listen.host)}:{port}",)
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return self._listening[0]
+
+    async def drain(self, patience: float = DRAIN_TIMEOUT) -> None:
+        """Stops accepting, answers what is in flight for ``patience`` seconds, and closes everything."""
+        self._draining = True
+        await self._listener.drain(patience)
+        self._listening = ()
+        if hasattr(self, "_watcher"):
+            self._watcher.cancel()
+        await self._keeper.close()
+        for source in self._sources.values():
+            await source.close()
+        for upstream in self._upstreams.values():
+            upstream.close()
+        await self._endpoint.close()
+        await self._admin.close()
+
+    # --- what the admin port asks ---
+
+    def report(self) -> ProxyReport:
+        """The whole state now."""
+        now = self._clock()
+        return ProxyReport(
+            version=__version__,
+            started_at=self._started_at,
+            listening=() if self._draining else self._listening,
+            draining=self._draining,
+            client_connections=len(self._listener.connections),
+            upstream_connections=sum(upstream.connections for upstream in self._upstreams.values()),
+            tenants=tuple(self._report(name, now) for name in self.settings.tenants),
+        )
+
+    async def refresh(self, name: str) -> TenantReport:
+        """Gets a tenant a new token now, whatever the pause after a failure.
+
+        :raises UnknownTenant: no tenant has this name
+        :raises TokenError: there is no new token
+        """
+        source = self._tenant_sources.get(name)
+        if source is None:
+            raise UnknownTenant("No tenant of this name is configured.")
+        source.forgive()
+        await source.refresh()
+        return self._report(name, self._clock())
+
+    def _report(self, name: str, now: tokens.Instant) -> TenantReport:
+        source = self._tenant_sources[name]
+        token, failure = source.token_now(), source.failure
+        left = None if token is None else tokens.remaining(token, now)
+        return TenantReport(
+            name=name,
+            state=tokens.state(token, now),
+            expires_in=left,
+            lifetime=None if token is None else token.lifetime,
+            refresh_in=None if token is None or left is None else left - token.ahead,
+            expires_at=None if left is None else now.wall + left,
+            age=None if token is None else tokens.age(token, now),
+            error=None if failure is None else failure.error.error,
+            diagnosis=None if failure is None else str(failure.error),
+            retry_in=None if failure is None else max(0.0, failure.until - now.elapsed),
+            tally=self._tallies[name],
+        )
+
+    # --- settings and what is built from them ---
+
+    async def reload(self) -> list[str]:
+        """Takes up the configuration anew: all of it, or nothing.
+
+        Tokens whose client is unchanged stay; failures are forgotten; requests in flight end as they began.
+
+        :return: the problems if it can't be used; then everything stays as it was
+        """
+        if self._reread is None:
+            return ["This proxy was not started from a configuration file."]
+        async with self._reloading:
+            try:
+                settings = await asyncio.to_thread(self._reread)
+                tls = client_context(settings.upstream.ca_file)
+            except ConfigurationError as error:
+                log.error("configuration not reloaded; the old one stays:\n%s", error)
+                return error.problems
+            if (settings.listen, settings.admin) != (self.settings.listen, self.settings.admin):
+                log.warning("listen and admin take effect at the next start")
+            self.settings = settings
+            self._endpoint.tls = tls
+            for upstream in self._upstreams.values():
+                upstream.close()
+            self._forwarder.rules = self._build(settings)
+            self._forwarder.timing = _timing(settings)
+            self._listener.limits = _limits(settings)
+            log.info("configuration reloaded: %d tenants", len(settings.tenants))
+            return []
+
+    def _build(self, settings: Settings) -> Rules:
+        self._tallies = {name: self._tallies.get(name) or Tally() for name in settings.tenants}
+        sources: dict[str, TokenSource] = {}
+        warm: dict[TokenSource, bool] = {}
+        self._tenant_sources: dict[str, TokenSource] = {}
+        for tenant in settings.tenants.values():
+            client = _client(tenant)
+            source = sources.get(client.key) or self._sources.get(client.key) or self._source(tenant, client)
+            sources[client.key] = self._tenant_sources[tenant.name] = source
+            source.refresh_ahead = tenant.refresh_ahead
+            source.forgive()
+            warm[source] = tenant.keep_warm or warm.get(source, False)
+        self._sources = sources
+        self._keeper.keep(warm.items())
+        self._upstreams = self._connect(settings)
+        default = settings.routing.default_tenant
+        return Rules(
+            callers=access.callers(
+                settings.listen.host,
+                settings.access.allowed_hosts,
+                settings.access.allowed_origins,
+                [key.reveal() for key in settings.access.caller_keys],
+            ),
+            tenants={name.encode("ascii"): self._tenant(tenant) for name, tenant in settings.tenants.items()},
+            default_tenant=None if default is None else default.encode("ascii"),
+            tenant_header=settings.routing.tenant_header.lower().encode("ascii"),
+        )
+
+    def _source(self, tenant: TenantSettings, client: Client) -> TokenSource:
+        return TokenSource(
+            client,
+            self._endpoint,
+            self._cache,
+            self._tallies[tenant.name],
+            refresh_ahead=tenant.refresh_ahead,
+            clock=self._clock,
+        )
+
+    def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
+        urls = {
+            url
+            for tenant in settings.tenants.values()
+            for url in (tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url)
+        }
+        return {url: Upstream(url, self._endpoint.tls, connect_timeout=settings.limits.connect_timeout) for url in urls}
+
+    def _tenant(self, tenant: TenantSettings) -> Tenant:
+        return Tenant(
+            name=tenant.name,
+            tokens=self._tenant_sources[tenant.name],
+            tally=self._tallies[tenant.name],
+            api=self._upstreams[tenant.api_url],
+            login=self._upstreams[tenant.login_url],
+            webmessaging=self._upstreams[tenant.webmessaging_url],
+            cdn=self._upstreams[tenant.cdn_url],
+            policy=access.Policy(
+                tuple(access.parse_rule(rule) for rule in tenant.allow),
+                tuple(access.parse_rule(rule) for rule in tenant.deny),
+            ),
+            fill=tenant.authorization == "fill",
+        )
+
+    # --- secret files ---
+
+    async def _watch_files(self) -> None:
+        seen = await asyncio.to_thread(_stamps, self.settings.sources)
+        while True:
+            await asyncio.sleep(LOOK_AT_FILES_EVERY)
+            now = await asyncio.to_thread(_stamps, self.settings.sources)
+            if now != seen:
+                log.info("a file of the configuration has changed")
+                await self.reload()
+                seen = await asyncio.to_thread(_stamps, self.settings.sources)
+
+
+def _stamps(paths: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
+    """What changes when a file does, symbolic links followed, as Kubernetes swaps them."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for path in paths:
+        try:
+            stat = path.stat()
+            stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        except OSError:
+            stamps.append(None)
+    return stamps
+
+
+def _client(tenant: TenantSettings) -> Client:
+    return Client(
+        tenant=tenant.name,
+        token_url=f"{tenant.login_url}/oauth/token",
+        client_id=tenant.client_id,
+        client_secret=tenant.client_secret,
+        grant=tenant.grant,
+        scope=tenant.scope,
+        resource_server=tenant.resource_server,
+        parameters=tenant.token_parameters,
+        headers=tenant.token_headers,
+    )
+
+
+def _timing(settings: Settings) -> Timing:
+    limits = settings.limits
+    return Timing(
+        limits.request_timeout,
+        limits.idle_timeout,
+        limits.tunnel_idle_timeout,
+        limits.replay_buffer,
+        limits.max_header_bytes,
+    )
+
+
+def _limits(settings: Settings) -> Limits:
+    limits = settings.limits
+    return Limits(limits.max_header_bytes, limits.request_timeout, limits.idle_timeout)

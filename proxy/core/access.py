@@ -1,0 +1,198 @@
+"""Whether a request may pass: Host, Origin, caller key, and the tenant's policy by method and path."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from proxy.core.fields import Fields
+from proxy.core.routing import readings
+from proxy.errors import BadRequest, NotAllowed
+
+_AUTHORITY = re.compile(
+    rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::([0-9]{0,5}))?",
+)
+
+EXPOSED = (
+    b"inin-ratelimit-count, inin-ratelimit-allowed, inin-ratelimit-reset, ININ-Correlation-Id, Retry-After, "
+    b"Proxy-Status"
+)
+"""Response fields that a page's script may read (Fetch, CORS-safelisted response-header names aside)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Who may call: Host values, browser origins and keys. Build it with ``callers``."""
+
+    hosts: frozenset[bytes]
+    origins: frozenset[bytes]
+    keys: tuple[bytes, ...]
+
+    def __repr__(self) -> str:
+        return f"Callers(hosts={sorted(self.hosts)}, origins={sorted(self.origins)}, keys={len(self.keys)})"
+
+
+def callers(listen_host: str, hosts: Iterable[str], origins: Iterable[str], keys: Iterable[str]) -> Callers:
+    """The rules for a proxy listening on ``listen_host``: local names always pass, all else is named."""
+    own = f"[{listen_host}]" if ":" in listen_host else listen_host
+    names = ["localhost", "127.0.0.1", "[::1]", own, *hosts]
+    return Callers(
+        frozenset(name.lower().encode("ascii") for name in names),
+        frozenset(origin.lower().encode("ascii") for origin in origins),
+        tuple(key.encode("utf-8") for key in keys),
+    )
+
+
+@lru_cache(maxsize=1024)
+def host_of(authority: bytes) -> bytes:
+    """The host of a Host value or an authority, in lower case, without the port.
+
+    :raises BadRequest: it is not ``host [":" port]`` (RFC 9112 3.2): userinfo, lists and paths included
+    """
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        raise BadRequest("Host is not a host and port (RFC 9112 3.2).")
+    return parts[1].lower()
+
+
+def check_host(rules: Callers, authority: bytes) -> None:
+    """Passes a request for a name that is ours; a name re-bound to our address is somebody else's.
+
+    :raises NotAllowed: the name is not allowed
+    :raises BadRequest: it is no name
+    """
+    host = host_of(authority)
+    if host not in rules.hosts and not host.endswith(b".localhost"):
+        raise NotAllowed("This Host is not allowed here; name it in access.allowed_hosts.")
+
+
+def check_origin(rules: Callers, authority: bytes, fields: Fields) -> bytes | None:
+    """The allowed foreign origin a browser's page has, None if the request is no page's or is our own.
+
+    Without Origin a browser still says where a simple GET comes from (Fetch Metadata, Sec-Fetch-Site).
+
+    :raises NotAllowed: a page of an origin that is not allowed
+    """
+    origin = fields.get(b"origin")
+    if origin is None:
+        if fields.get(b"sec-fetch-site") in (None, b"none", b"same-origin"):
+            return None
+        raise NotAllowed("A page of another site asked for this, and its browser sent no Origin.")
+    if origin.lower() in rules.origins:
+        return origin
+    if origin.lower() in (b"http://" + authority.lower(), b"https://" + authority.lower()):
+        return None
+    raise NotAllowed("Pages of this Origin are not allowed here; name it in access.allowed_origins.")
+
+
+def check_key(rules: Callers, header: bytes | None, path: bytes | None) -> None:
+    """Passes a caller who shows a configured key, in constant time for each.
+
+    :raises NotAllowed: keys are configured and none was shown, or a wrong one
+    """
+    if not rules.keys:
+        return
+    shown = (header if header is not None else path) or b""
+    # No early end: which key matched, or that one did, must not show in the time it takes.
+    if sum([hmac.compare_digest(shown, key) for key in rules.keys]) == 0:
+        raise NotAllowed("Show a caller key in X-Proxy-Key, or as /k/<key>/ before the path.")
+
+
+def preflight(origin: bytes, fields: Fields) -> list[bytes]:
+    """The lines that answer a CORS preflight of an allowed origin (Fetch 3.2.2, Private Network Access)."""
+    lines = [
+        b"Access-Control-Allow-Origin: " + origin,
+        b"Access-Control-Allow-Methods: " + (fields.get(b"access-control-request-method") or b"GET"),
+        b"Access-Control-Allow-Headers: "
+        + (fields.get(b"access-control-request-headers") or b"Authorization, Genesys-App, Content-Type"),
+        b"Access-Control-Max-Age: 600",
+        b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+    ]
+    if fields.get(b"access-control-request-private-network") == b"true":
+        lines.append(b"Access-Control-Allow-Private-Network: true")
+    return lines
+
+
+def shared_with(origin: bytes) -> list[bytes]:
+    """The lines that let a page of an allowed origin read an answer."""
+    return [
+        b"Access-Control-Allow-Origin: " + origin,
+        b"Access-Control-Expose-Headers: " + EXPOSED,
+        b"Vary: Origin",
+    ]
+
+
+CORS_FIELDS = frozenset(
+    b"access-control-" + name
+    for name in (
+        b"allow-origin",
+        b"allow-credentials",
+        b"allow-headers",
+        b"allow-methods",
+        b"allow-private-network",
+        b"expose-headers",
+        b"max-age",
+    )
+)
+"""The upstream's own, which are for its own name; replaced, never doubled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A method, or ``*``, and a pattern of paths: ``*`` is one segment, ``**`` any number of them."""
+
+    text: str
+    method: bytes
+    path: re.Pattern[bytes]
+
+    def matches(self, method: bytes, path: bytes) -> bool:
+        return self.method in (b"*", method) and self.path.fullmatch(path) is not None
+
+
+def parse_rule(text: str) -> Rule:
+    """The rule in a text such as ``GET /api/v2/users/*``.
+
+    :raises ValueError: the text is not a method and a path
+    """
+    parts = re.fullmatch(r"(\*|[A-Z]+) (/\S*)", text)
+    if parts is None or not text.isascii():
+        raise ValueError('expected a method or * and a path, such as "GET /api/v2/users/**"')
+    pattern = re.escape(parts[2].lower())
+    pattern = re.sub(r"/\\\*\\\*(?=/|$)", r"(?:/.*)?", pattern).replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+    return Rule(text, parts[1].encode(), re.compile(pattern.encode() + rb"/?", re.DOTALL))
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A tenant's rules; an empty ``allow`` allows all that ``deny`` does not name."""
+
+    allow: tuple[Rule, ...] = ()
+    deny: tuple[Rule, ...] = ()
+
+
+def check_policy(policy: Policy, method: bytes, rest: bytes) -> None:
+    """Passes what the tenant's policy lets pass, by every reading of the path.
+
+    One reading that is denied is enough to refuse, and every reading must be allowed: which one the upstream
+    uses can't be known.
+
+    :raises NotAllowed: saying by which rule
+    """
+    if not policy.allow and not policy.deny:
+        return
+    found = [reading.lower() for reading in readings(rest.partition(b"?")[0])]
+    method = method.upper()
+    for rule in policy.deny:
+        if any(rule.matches(method, path) for path in found):
+            raise NotAllowed(f'The tenant\'s policy denies this: deny = ["{rule.text}"]. {_reason(rule)}'.strip())
+    if policy.allow and not all(any(rule.matches(method, path) for rule in policy.allow) for path in found):
+        raise NotAllowed("The tenant's policy does not allow this: no rule of allow matches.")
+
+
+def _reason(rule: Rule) -> str:
+    if rule.text == "DELETE /api/v2/tokens/me":
+        return "It would revoke the token for everybody who shares it."
+    return ""

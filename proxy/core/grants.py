@@ -1,0 +1,195 @@
+"""Token requests and what their answers mean (RFC 6749), as plain values."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from typing import Any, NoReturn
+from urllib.parse import quote_plus, urlencode
+
+from proxy.core.secret import Secret
+from proxy.errors import TokenError, TokenRefused, TokenUnavailable
+
+LONGEST_ANSWER = 262_144
+"""Bytes; a token endpoint's answer is a small JSON object, SAML-backed JWTs included."""
+
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
+_RATE_LIMITED = re.compile(r"rate limit|too many requests|throttl", re.IGNORECASE)
+_BUSY = frozenset({408, 425, 429})
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """An OAuth client of one org, and how it asks for a token: everything that makes a token what it is."""
+
+    tenant: str
+    """For messages only; it does not make a token another one."""
+    token_url: str
+    client_id: str
+    client_secret: Secret
+    grant: str = "client_credentials"
+    scope: tuple[str, ...] = ()
+    resource_server: str | None = None
+    parameters: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A digest of all that makes a token what it is, so that no change of it is ever served an old token."""
+        secret = hashlib.sha256(self.client_secret.reveal().encode()).hexdigest()
+        parts: list[object] = [self.token_url, self.client_id, secret, self.grant, self.scope, self.resource_server]
+        parts += [sorted(self.parameters.items()), sorted(self.headers.items())]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest:
+    """One POST to a token endpoint."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenAnswer:
+    """What a token endpoint issued (RFC 6749 5.1)."""
+
+    access_token: str = field(repr=False)
+    expires_in: object
+    """As it came; ``core.tokens.lifetime`` gives it a meaning."""
+    server_time: float | None
+    """Unix time of the answer by the endpoint's own clock (RFC 9110 6.6.1), if it said so."""
+
+
+def token_request(client: Client) -> TokenRequest:
+    """The request that asks for a client's token (RFC 6749 4.4.2), authenticated with Basic (2.3.1)."""
+    form: list[tuple[str, str]] = [("grant_type", client.grant)]
+    if client.scope:
+        form.append(("scope", " ".join(client.scope)))
+    if client.resource_server is not None:
+        form.append(("resourceServer", client.resource_server))
+    for name, value in client.parameters.items():
+        form.extend((name, item) for item in ([value] if isinstance(value, str) else value))
+    headers = dict(client.headers)
+    if client.resource_server is not None:
+        headers["resource_server"] = client.resource_server
+    # Both are form-encoded first, or a colon in the id would move the border between them.
+    pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret.reveal())}"
+    headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+    headers["Accept"] = "application/json"
+    headers["Content-Type"] = "application/x-www-form-urlencoded"
+    return TokenRequest(client.token_url, headers, urlencode(form).encode("ascii"))
+
+
+def read_answer(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> TokenAnswer:
+    """The token in a token endpoint's answer.
+
+    :param headers: case-insensitive
+    :param now: Unix time here, to read a ``Retry-After`` date
+    :raises TokenUnavailable: down, busy or throttling, or an answer that no token endpoint gives: ask again later
+    :raises TokenRefused: a reason in the request or the configuration: asking again does not mend it
+    """
+    if status != 200:
+        _refuse(client, status, headers, body, now)
+    answer = _json_object(body)
+    if answer is None:
+        kind = headers.get("Content-Type", "").partition(";")[0].strip() or "no media type"
+        what = f"{len(body)} bytes of {kind}" if body else "nothing"
+        raise TokenUnavailable(
+            f"Tenant {client.tenant}: the token endpoint answered 200 with {what} instead of a JSON object; "
+            "look for a captive portal or a gateway between here and login_url.",
+            error="no_json",
+        )
+    token = answer.get("access_token")
+    if not isinstance(token, str) or not _SENDABLE.fullmatch(token):
+        raise TokenUnavailable(
+            f"Tenant {client.tenant}: the token endpoint answered 200 without a usable access_token.",
+            error="no_access_token",
+        )
+    token_type = answer.get("token_type", "bearer")
+    if not isinstance(token_type, str) or token_type.lower() != "bearer":
+        raise TokenRefused(
+            f"Tenant {client.tenant}: the token endpoint issued a token that is not a bearer token (RFC 6750).",
+            error="unsupported_token_type",
+        )
+    return TokenAnswer(token, answer.get("expires_in"), _date(headers.get("Date")))
+
+
+def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> NoReturn:
+    answer = _json_object(body) or {}
+    error = _word(answer.get("error")) or f"http_{status}"
+    described = " ".join(str(answer.get(name, "")) for name in ("error_description", "description"))
+    wait = retry_after(headers.get("Retry-After"), now)
+    # Genesys throttles its token endpoint with 400 invalid_request (rate limit exceeded ...).
+    throttled = status == 429 or (status == 400 and _RATE_LIMITED.search(f"{error} {described}") is not None)
+    if throttled:
+        message = "the token endpoint is throttling this client; the next attempt waits."
+        raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error="rate_limited", retry_after=wait)
+    if status >= 500 or status in _BUSY:
+        message = f"the token endpoint answered {status}; the next attempt waits."
+        raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error=f"http_{status}", retry_after=wait)
+    raise TokenRefused(f"Tenant {client.tenant}: {_advice(error, status)}", error=error, retry_after=wait)
+
+
+def _advice(error: str, status: int) -> str:
+    match error:
+        case "invalid_client":
+            return (
+                "the token endpoint does not know this client or refuses its secret (invalid_client). "
+                "The usual cause is the wrong region; then client_id and client_secret."
+            )
+        case "invalid_grant":
+            return "the token endpoint refuses this grant (invalid_grant): it was used, revoked or is another org's."
+        case "unauthorized_client" | "unsupported_grant_type":
+            return f"this OAuth client may not use this grant ({error}); allow it in the org's admin pages."
+        case "invalid_scope":
+            return "the token endpoint refuses the scope (invalid_scope); compare scope with the client's own."
+    if 300 <= status < 400:
+        return f"the token endpoint redirects ({status}), and a secret never follows; check region and login_url."
+    return f"the token endpoint refused the request ({error}, status {status}); check region, login_url and client."
+
+
+def retry_after(value: str | None, now: float) -> float | None:
+    """Seconds in a ``Retry-After`` (RFC 9110 10.2.3), a number or a date; None where it says nothing usable."""
+    if value is None:
+        return None
+    if value.strip().isascii() and value.strip().isdigit():
+        return float(value[:12])
+    date = _date(value)
+    return None if date is None else max(0.0, date - now)
+
+
+def unreachable(client: Client, reason: str) -> TokenError:
+    """The error for a token endpoint that gave no answer at all."""
+    return TokenUnavailable(
+        f"Tenant {client.tenant}: the token endpoint gave no answer ({reason}); check region, login_url and network.",
+        error="unreachable",
+    )
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _word(value: object) -> str | None:
+    # What the endpoint sends ends in logs and metrics: an error code is a short word or it is nothing.
+    return value if isinstance(value, str) and re.fullmatch(r"[a-z_]{1,40}", value) else None
+
+
+def _date(value: str | None) -> float | None:
+    if value is None:
+        return None
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,41 @@
+"""Whether a refused request is sent once more with another token."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+COOL_DOWN = 5.0
+"""Seconds in which refusals are passed on after a brand-new token was refused: the token is not the cause,
+and seconds, not minutes, because a real revocation in that time must heal soon."""
+
+
+class Verdict(StrEnum):
+    """What to do with the upstream's answer."""
+
+    PASS = "pass"
+    """Give it to the client as it is."""
+    REPLAY = "replay"
+    """Throw the token away and send the request once more."""
+    REFUSED_AGAIN = "refused"
+    """A replay was refused as well: give it to the client, and begin a cool-down."""
+    TOO_LONG = "body_too_long"
+    """The token is thrown away, but the body is no longer there to be sent again: give it to the client."""
+    COOLING_DOWN = "cooling_down"
+    """Refused while cooling down: give it to the client, keep the token."""
+
+
+def decide(status: int, *, injected: bool, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
+    """The verdict on an answer with ``status``.
+
+    :param injected: the request carried our token; a caller's own token is the caller's affair
+    :param replayed: this answers the second attempt
+    :param body_kept: all of the body that was sent is still here
+    :param cooling_down: a brand-new token was refused within the last ``COOL_DOWN`` seconds
+    """
+    if status != 401 or not injected:
+        return Verdict.PASS
+    if replayed:
+        return Verdict.REFUSED_AGAIN
+    if cooling_down:
+        return Verdict.COOLING_DOWN
+    return Verdict.REPLAY if body_kept else Verdict.TOO_LONG

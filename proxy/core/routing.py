@@ -1,0 +1,159 @@
+"""Which tenant a request belongs to, and where it goes, from the target as it came (RFC 9112 3.2)."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from proxy.errors import BadRequest
+
+PLACEHOLDER = "genesys-auth-proxy-keeps-the-token"
+"""Stands for the access and the refresh token in what we tell SDKs; worth nothing to anybody."""
+
+TENANT_NAME = re.compile(rb"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
+_PREFIX = re.compile(rb"(?:/k/([^/?]*))?(?:/t/([^/?]*))?(?=[/?]|$)")
+
+
+class Kind(StrEnum):
+    """What a request under a tenant is for."""
+
+    API = "api"
+    """To the API, with the tenant's token."""
+    GUEST = "guest"
+    """To the API, with the guest's own token: a web messaging visitor, not the org."""
+    TOKEN = "token"
+    """A token request: answered here."""
+    LOGIN_PAGE = "login_page"
+    """A page for a person's browser: redirected to the login host."""
+    WEBMESSAGING = "webmessaging"
+    """The web messaging socket; its tokens are inside the frames."""
+    CDN = "cdn"
+    """Public deployment files."""
+
+
+class Target(NamedTuple):
+    """A request target taken apart without decoding a byte."""
+
+    authority: bytes | None
+    """Of an absolute-form target; it counts instead of Host (RFC 9112 3.2.2)."""
+    key: bytes | None
+    """The caller's key of ``/k/<key>/``."""
+    tenant: bytes | None
+    """The name of ``/t/<tenant>/``."""
+    rest: bytes
+    """Path and query that go on, as they came."""
+
+
+def split(method: bytes, target: bytes) -> Target:
+    """The parts of a target in origin, absolute or asterisk form.
+
+    :raises BadRequest: for any other form, an empty path segment for the tenant, or ``*`` with another method
+    """
+    authority = None
+    if not target.startswith(b"/"):
+        if target == b"*":
+            if method != b"OPTIONS":
+                raise BadRequest("Only OPTIONS may ask for * (RFC 9112 3.2.4).")
+            return Target(None, None, None, target)
+        absolute = _ABSOLUTE.fullmatch(target)
+        if absolute is None:
+            raise BadRequest("The request target is neither a path nor an http URL (RFC 9112 3.2).")
+        authority, target = absolute.groups()
+        if not target.startswith(b"/"):
+            target = b"/" + target
+    if not target.startswith((b"/t/", b"/k/")):
+        return Target(authority, None, None, target)
+    prefix = _PREFIX.match(target)
+    if prefix is None:
+        return Target(authority, None, None, target)
+    rest = target[prefix.end() :]
+    return Target(authority, prefix[1], prefix[2], rest if rest.startswith(b"/") else b"/" + rest)
+
+
+def tenant_of(target: Target, header: bytes | None, host: bytes, default: bytes | None) -> bytes | None:
+    """The tenant's name as the request gives it: path, header, host, default, in this order.
+
+    The name is compared exactly with the configured ones, so nothing but that name finds a tenant.
+    """
+    if target.tenant is not None:
+        return target.tenant
+    if header is not None:
+        return header
+    name, _, suffix = host.partition(b":")[0].lower().partition(b".")
+    if suffix == b"localhost":
+        return name
+    return default
+
+
+_GUEST = re.compile(
+    rb"/api/v2/(?:"
+    rb"webdeployments/token/(?:oauthcodegrantjwtexchange|refresh|revoke)"
+    rb"|webmessaging/messages"
+    rb"|webdeployments/deployments/[^/]+/cobrowse(?:/.*)?"
+    rb"|webmessaging/deployments/[^/]+/pushdevices(?:/.*)?"
+    rb"|knowledge/guest(?:/.*)?"
+    rb"|journey/deployments(?:/.*)?"
+    rb")"
+)
+
+
+def kind_of(rest: bytes, *, websocket: bool) -> Kind:
+    """What a request is for, by its path.
+
+    A path that an upstream could read as a guest's (by decoding, dot segments or case) is a guest's: the org's
+    token must never go where a guest's belongs, so in doubt none is injected.
+    """
+    path = rest.partition(b"?")[0]
+    match path:
+        case b"/oauth/token":
+            return Kind.TOKEN
+        case b"/oauth/authorize" | b"/logout":
+            return Kind.LOGIN_PAGE
+        case b"/v1" if websocket:
+            return Kind.WEBMESSAGING
+    if path.startswith(b"/webdeployments/"):
+        return Kind.CDN
+    if any(_GUEST.fullmatch(reading) for reading in readings(path)):
+        return Kind.GUEST
+    return Kind.API
+
+
+_ODD = re.compile(rb"[%;\\A-Z]|//|/\.|/$")
+
+
+def readings(path: bytes) -> tuple[bytes, ...]:
+    """Every way in which a server could read this path, the path itself first.
+
+    Decoded once or twice, with and without path parameters, dot segments and empty segments resolved, in lower
+    case: a rule must hold for all of them, because which one the upstream uses can't be known.
+    """
+    if not _ODD.search(path):
+        return (path,)
+    return _odd_readings(path) if len(path) <= 2048 else _read_oddly(path)
+
+
+def _read_oddly(path: bytes) -> tuple[bytes, ...]:
+    once = unquote_to_bytes(path)
+    found = dict.fromkeys([path])
+    for decoded in (path, once, unquote_to_bytes(once)):
+        for plain in (decoded, re.sub(rb";[^/]*", b"", decoded)):
+            found.setdefault(_resolve(plain.replace(b"\\", b"/").partition(b"?")[0].lower()))
+    return tuple(found)
+
+
+_odd_readings = lru_cache(maxsize=1024)(_read_oddly)
+
+
+def _resolve(path: bytes) -> bytes:
+    kept: list[bytes] = []
+    for segment in path.split(b"/"):
+        if segment == b"..":
+            del kept[-1:]
+        elif segment not in (b"", b"."):
+            kept.append(segment)
+    return b"/" + b"/".join(kept)

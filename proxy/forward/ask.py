@@ -1,0 +1,118 @@
+"""The way up: a request's head as the upstream gets it, and the wait for the head of its answer."""
+
+from __future__ import annotations
+
+import math
+
+from proxy.core.fields import authorize, end_to_end_request, end_to_end_response, options
+from proxy.errors import UpstreamError, UpstreamSilent
+from proxy.forward.exchange import Exchange, head, wants_trailers
+from proxy.forward.rescue import NAME
+from proxy.wire.body import Body
+from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
+from proxy.wire.upstream import Upstream, UpstreamConnection
+
+LONGEST_REFUSAL = 65_536
+"""Bytes of a refused answer's body that are read to keep its connection; past that a new one is cheaper."""
+
+_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
+"""Methods that may reach an upstream twice without harm (RFC 9110 9.2.1), so that a request lost on a connection
+the upstream was closing can be sent again."""
+
+
+def request_head(
+    exchange: Exchange, upstream: Upstream, rest: bytes, credential: bytes | None, tenant_header: bytes
+) -> bytes:
+    """The head to send: the client's end-to-end fields, what this hop adds, and last the credential."""
+    request = exchange.request
+    dropped = [tenant_header]
+    ours: list[bytes] = []
+    if request.method == b"OPTIONS" and (hops := request.fields.get(b"max-forwards")) is not None:
+        dropped.append(b"max-forwards")
+        ours.append(b"Max-Forwards: " + _one_hop_less(hops))
+    if request.minor == 0:
+        dropped.append(b"expect")  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
+    if exchange.websocket:
+        ours += (b"Connection: Upgrade", b"Upgrade: websocket")
+    elif wants_trailers(request):
+        ours += (b"Connection: TE", b"TE: trailers")
+    if request.length == CHUNKED:
+        ours.append(b"Transfer-Encoding: chunked")
+    ours.append(b"Via: 1.%d %b" % (request.minor, NAME))
+    lines = authorize(end_to_end_request(request.fields, dropped) + ours, credential)
+    target = upstream.path + rest if rest != b"*" else rest
+    fields = b"\r\n".join(lines)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (request.method, target, upstream.authority, fields)
+
+
+async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[UpstreamConnection, ResponseHead]:
+    """Sends a request and waits for its answer's head; interim answers pass to the client meanwhile.
+
+    On a kept connection that the upstream was just closing, a safe request is sent once more on a new one; any
+    other may have been executed, and fails (RFC 9110 9.2.2). The caller owns the connection.
+
+    :param request: the head; the body is the exchange's
+    :raises UpstreamError: no connection, or no answer
+    :raises ClientClosed, ClientTimeout, BadRequest: what became of the body; the upstream got no whole request
+    """
+    connection = upstream.reuse()
+    if connection is not None:
+        try:
+            return connection, await _ask_on(exchange, connection, request)
+        except UpstreamSilent:
+            if exchange.request.method not in _SAFE or not exchange.body.kept:
+                raise
+    connection = await upstream.connect()
+    return connection, await _ask_on(exchange, connection, request)
+
+
+async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: bytes) -> ResponseHead:
+    loop, body, timing = connection.loop, exchange.body, exchange.timing
+    answered = False
+    try:
+        connection.write(request + body.opening())
+        if not body.complete:
+            pump = body.pump(connection, timing.idle_timeout, timing.request_timeout)
+            exchange.upload = loop.create_task(pump, name="request body")
+        while True:
+            due = math.inf if body.completed_at is None else body.completed_at + timing.request_timeout
+            answer = await connection.receive_response(timing.max_header_bytes, due)
+            if answer.status >= 200 or answer.status == 101:
+                break
+            _relay_interim(exchange, answer)
+        answered = True
+        return answer
+    finally:
+        if not answered:
+            exchange.stop_upload()
+            connection.abort()
+
+
+def _relay_interim(exchange: Exchange, answer: ResponseHead) -> None:
+    if exchange.request.minor == 0:
+        return  # HTTP/1.0 knows no 1xx (RFC 9110 15.2)
+    lines = end_to_end_response(answer.fields, (b"content-length",))
+    exchange.client.write(head(answer.status, answer.reason, lines))
+
+
+async def discard(upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead, exchange: Exchange) -> None:
+    """Reads a refused answer to its end, so that its connection can be used again, or gives the connection up."""
+    exchange.stop_upload()
+    whole = exchange.body.complete and stays_open(answer.minor, options(answer.fields.get(b"connection")))
+    try:
+        length = response_length(exchange.request.method, answer)
+        body = Body(connection, length, request=False, limit=LONGEST_REFUSAL)
+        read = 0
+        while whole and not body.complete:
+            read += len(await body.read_within(1.0))
+            whole = read <= LONGEST_REFUSAL
+    except (UpstreamError, OSError):
+        whole = False
+    if whole:
+        upstream.release(connection)
+    else:
+        connection.abort()
+
+
+def _one_hop_less(hops: bytes) -> bytes:
+    return b"%d" % (int(hops) - 1) if hops.isdigit() and len(hops) < 10 and int(hops) > 0 else hops

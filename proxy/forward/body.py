@@ -1,0 +1,120 @@
+"""A request's body on its way up: streamed, and its first bytes kept in case it must be sent again."""
+
+from __future__ import annotations
+
+import math
+
+from proxy.errors import BadRequest, ClientClosed, ClientTimeout, ContentTooLarge, UpstreamTimeout
+from proxy.wire.body import LAST_CHUNK, Body, chunk
+from proxy.wire.syntax import CHUNKED
+from proxy.wire.upstream import UpstreamConnection
+
+
+class KeptBody:
+    """Sends a client's body to one upstream connection after another, framed as it came.
+
+    Every piece is kept before it is sent, until there are more than ``limit`` bytes: then the copy is dropped and
+    the sending goes on.
+
+    :ivar kept: all that was read so far is still here, so that it can be sent from the start
+    :ivar size: bytes read so far
+    :ivar completed_at: when the last of it was read, on the loop's clock; None before
+    """
+
+    __slots__ = ("_chunked", "_clock", "_limit", "_pieces", "_source", "completed_at", "kept", "size")
+
+    def __init__(self, source: Body, limit: int) -> None:
+        self.kept = True
+        self.size = 0
+        self._clock = source.clock
+        self.completed_at: float | None = self._clock() if source.complete else None
+        self._source = source
+        self._chunked = source.length == CHUNKED
+        self._limit = limit
+        self._pieces: list[bytes] = []
+
+    @property
+    def complete(self) -> bool:
+        """The client has sent all of it."""
+        return self._source.complete
+
+    def with_limit(self, limit: int) -> KeptBody:
+        """The same body, kept up to another limit."""
+        other = KeptBody(self._source, limit)
+        for piece in self._pieces:
+            other._keep(piece)
+        return other
+
+    def take_arrived(self) -> None:
+        """Keeps what has arrived so far, without waiting.
+
+        :raises BadRequest: the body's framing is broken
+        """
+        if not self._source.complete:
+            self._keep(self._source.take())
+
+    def opening(self) -> bytes:
+        """What can be sent at once behind the head, framed: all that was kept, and what has arrived since."""
+        if self._source.length == 0:
+            return b""
+        self.take_arrived()
+        framed = b"".join(chunk(piece) for piece in self._pieces) if self._chunked else b"".join(self._pieces)
+        self._drop_if_long()
+        return framed + self._last_chunk()
+
+    async def gather(self, idle_timeout: float) -> bytes:
+        """All of it, read here; it can still be sent afterwards.
+
+        :param idle_timeout: seconds without a byte
+        :raises ContentTooLarge: longer than ``limit`` bytes
+        :raises ClientTimeout: nothing came for ``idle_timeout`` seconds
+        """
+        while self.kept and not self.complete:
+            self._keep(await self._read(idle_timeout))
+        if not self.kept:
+            raise ContentTooLarge(f"Content of more than {self._limit} bytes is not read here.")
+        return b"".join(self._pieces)
+
+    async def pump(self, upstream: UpstreamConnection, idle_timeout: float, answer_timeout: float) -> None:
+        """Sends what ``opening`` left, as it arrives and as the upstream takes it.
+
+        A defect on the client's side breaks the upstream's connection off, so that it never has a whole request.
+        When all is sent, the upstream has ``answer_timeout`` seconds to begin its answer.
+        """
+        loop = upstream.loop
+        try:
+            while not self.complete:
+                await upstream.drain(loop.time() + idle_timeout)
+                piece = await self._read(idle_timeout)
+                self._keep(piece)
+                self._drop_if_long()
+                upstream.write((chunk(piece) if self._chunked and piece else piece) + self._last_chunk())
+        except (BadRequest, ClientClosed, ClientTimeout) as error:
+            upstream.fail(error)
+        except TimeoutError:
+            message = "The upstream does not take the request's body."
+            upstream.fail(UpstreamTimeout(message, kind="connection_write_timeout"))
+        except OSError:
+            pass  # the upstream is gone; whoever waits for its answer sees that
+        upstream.hasten(loop.time() + answer_timeout if self.complete else math.inf)
+
+    async def _read(self, idle_timeout: float) -> bytes:
+        try:
+            return await self._source.read_within(idle_timeout)
+        except TimeoutError:
+            raise ClientTimeout("The request's body did not arrive in time.") from None
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self.size += len(piece)
+            self._pieces.append(piece)
+            self.kept = self.kept and self.size <= self._limit
+        if self._source.complete and self.completed_at is None:
+            self.completed_at = self._clock()
+
+    def _drop_if_long(self) -> None:
+        if not self.kept:
+            self._pieces.clear()
+
+    def _last_chunk(self) -> bytes:
+        return LAST_CHUNK if self._chunked and self.complete else b""

@@ -1,0 +1,222 @@
+"""One request, straight through: judged, routed, sent with a token, replayed once if refused, answered."""
+
+from __future__ import annotations
+
+import time
+
+from proxy.core import access, replay, routing
+from proxy.core.fields import own_bearer
+from proxy.core.replay import Verdict
+from proxy.core.routing import PLACEHOLDER, Kind, Target
+from proxy.core.tokens import Token
+from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError, UnknownTenant
+from proxy.forward import door
+from proxy.forward.ask import ask, discard, request_head
+from proxy.forward.exchange import METHODS, REASONS, Exchange, authority_of, head
+from proxy.forward.relay import relay
+from proxy.forward.rescue import error_response, explain
+from proxy.forward.tenant import Rules, Tenant, Timing
+from proxy.wire.server import ClientConnection, Request
+from proxy.wire.syntax import ResponseHead
+from proxy.wire.upstream import Upstream
+
+CLIENT_CLOSED = 499
+"""Counted, never sent: the client left before its answer (nginx's number for it)."""
+
+_PLACEHOLDER = PLACEHOLDER.encode("ascii")
+
+
+class Forwarder:
+    """Serves client connections by rules that can be replaced between requests.
+
+    :ivar rules: replaced whole by a reload; requests under way keep those they began with
+    :ivar refused: our answers to requests that belong to no tenant, by status
+    """
+
+    def __init__(self, rules: Rules, timing: Timing) -> None:
+        self.rules = rules
+        self.timing = timing
+        self.refused: dict[int, int] = {}
+
+    async def serve(self, client: ClientConnection) -> None:
+        """Answers a connection's requests one after the other, until one of them ends it."""
+        while True:
+            try:
+                request = await client.next_request()
+            except ProxyError as error:
+                self._refuse(client, error)
+                return await client.finish(linger=True)
+            if request is None:
+                return await client.finish(linger=False)
+            await self._answer(Exchange(request, self.timing))
+            if not request.keep_alive:
+                return await client.finish(linger=not request.body.complete or client.buffer != b"")
+
+    def _refuse(self, client: ClientConnection, error: ProxyError) -> None:
+        """Answers a head that could not be read; what follows it can't be trusted to be a request."""
+        failure = explain(error)
+        self.refused[failure.status] = self.refused.get(failure.status, 0) + 1
+        lines, body = error_response(failure)
+        client.write(head(failure.status, REASONS[failure.status], [*lines, b"Connection: close"]) + body)
+
+    async def _answer(self, exchange: Exchange) -> None:
+        """One request, whatever happens to it: exactly one answer, or a connection that is visibly broken off."""
+        try:
+            await self._forward(exchange)
+        except ClientClosed:
+            exchange.request.keep_alive = False
+            exchange.client.abort()
+        except Exception as error:  # no client is ever dropped without an answer
+            self._rescue(exchange, error)
+        finally:
+            exchange.stop_upload()
+            self._count(exchange)
+
+    def _rescue(self, exchange: Exchange, error: Exception) -> None:
+        failure = explain(error)
+        if exchange.status:
+            # The head is gone: only a broken connection tells the client that this is not the whole.
+            exchange.request.keep_alive = False
+            return exchange.client.abort()
+        if isinstance(error, BadRequest):
+            exchange.request.keep_alive = False
+        exchange.respond(failure.status, *error_response(failure))
+
+    def _count(self, exchange: Exchange) -> None:
+        status = exchange.status or CLIENT_CLOSED
+        if exchange.tenant is None:
+            self.refused[status] = self.refused.get(status, 0) + 1
+            return
+        tally = exchange.tenant.tally
+        tally.requests[status] = tally.requests.get(status, 0) + 1
+        tally.durations.observe(time.perf_counter() - exchange.started)
+
+    # --- the straight line ---
+
+    async def _forward(self, exchange: Exchange) -> None:
+        request, rules = exchange.request, self.rules
+        exchange.body.take_arrived()
+        if request.method in (b"CONNECT", b"TRACE"):
+            raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
+        target = routing.split(request.method, request.target)
+        authority = _checked_authority(rules, request, target)
+        exchange.origin = access.check_origin(rules.callers, authority, request.fields)
+        if exchange.origin is not None and _is_preflight(request):
+            return exchange.respond(204, access.preflight(exchange.origin, request.fields))
+        access.check_key(rules.callers, request.fields.get(b"x-proxy-key"), target.key)
+        exchange.tenant = tenant = _tenant(rules, target, request, authority)
+        access.check_policy(tenant.policy, request.method, target.rest)
+        if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
+            # It asks for no hop beyond this one (RFC 9110 7.6.2).
+            return exchange.respond(200, [METHODS, b"Content-Length: 0"])
+        match routing.kind_of(target.rest, websocket=exchange.websocket):
+            case Kind.TOKEN:
+                await self._token(exchange, tenant, target)
+            case Kind.LOGIN_PAGE:
+                location = b"Location: " + str(tenant.login.base).encode("ascii") + target.rest
+                exchange.respond(302, [location, b"Content-Length: 0"])
+            case Kind.WEBMESSAGING:
+                await self._pass_on(exchange, tenant.webmessaging, target.rest)
+            case Kind.CDN:
+                await self._pass_on(exchange, tenant.cdn, target.rest)
+            case Kind.GUEST:
+                await self._pass_on(exchange, tenant.api, target.rest)
+            case Kind.API if tenant.fill and own_bearer(request.fields, _PLACEHOLDER) is not None:
+                await self._pass_on(exchange, tenant.api, target.rest)
+            case Kind.API:
+                await self._inject(exchange, tenant, target.rest)
+
+    async def _pass_on(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
+        """Sends a request with the credential it came with, and none of ours."""
+        credential = exchange.request.fields.get(b"authorization")
+        request = request_head(exchange, upstream, rest, credential, self.rules.tenant_header)
+        connection, answer = await ask(exchange, upstream, request)
+        await relay(exchange, upstream, connection, answer)
+
+    async def _inject(self, exchange: Exchange, tenant: Tenant, rest: bytes) -> None:
+        """Sends a request with the tenant's token, and once more with the next if that one is refused."""
+        tokens, api = tenant.tokens, tenant.api
+        while True:
+            token = tokens.current() or await tokens.token(exchange.patience)
+            request = request_head(exchange, api, rest, token.credential, self.rules.tenant_header)
+            connection, answer = await ask(exchange, api, request)
+            verdict = replay.decide(
+                answer.status,
+                injected=True,
+                replayed=exchange.replayed,
+                body_kept=exchange.body.kept,
+                cooling_down=answer.status == 401 and tokens.cooling_down,
+            )
+            if verdict is not Verdict.REPLAY:
+                break
+            tokens.reject(token)
+            exchange.replayed = True
+            await discard(api, connection, answer, exchange)
+        if exchange.replayed or verdict is not Verdict.PASS:
+            _note(exchange, tenant, token, verdict)
+        _note_rate_limit(tenant, answer)
+        await relay(exchange, api, connection, answer)
+
+    async def _token(self, exchange: Exchange, tenant: Tenant, target: Target) -> None:
+        """The login door: SDKs log in here and are given a placeholder, never a token."""
+        request = exchange.request
+        if request.method != b"POST":
+            raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).")
+        exchange.body = exchange.body.with_limit(door.LONGEST_FORM)
+        if not exchange.body.complete and request.minor == 1 and request.fields.get(b"expect") is not None:
+            exchange.client.write(head(100, b"Continue", []))
+        form = door.read_form(await exchange.body.gather(self.timing.idle_timeout))
+        if tenant.fill and door.is_own_login(form):
+            return await self._pass_on(exchange, tenant.login, target.rest)
+        token = tenant.tokens.current() or await tenant.tokens.token(exchange.patience)
+        exchange.respond(200, *door.placeholder(form, tenant.tokens.seconds_left(token)))
+
+
+def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) -> None:
+    match verdict:
+        case Verdict.REFUSED_AGAIN:
+            tenant.tokens.cool_down()
+            exchange.note = "the upstream refused a new token as well, so the token is not the cause"
+        case Verdict.TOO_LONG:
+            tenant.tokens.reject(token)
+            exchange.note = "the upstream refused the token, and the body was too long to be kept for a replay"
+        case Verdict.COOLING_DOWN:
+            exchange.note = "the upstream refused the token, just after it had refused a new one; not refreshed"
+        case _:
+            exchange.note = "answer to a replay with a new token, after the upstream had refused the first"
+    outcome = "accepted" if verdict is Verdict.PASS else str(verdict)
+    tenant.tally.replays[outcome] = tenant.tally.replays.get(outcome, 0) + 1
+
+
+def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
+    allowed, count = answer.fields.get(b"inin-ratelimit-allowed"), answer.fields.get(b"inin-ratelimit-count")
+    if allowed is not None and count is not None and allowed[:9].isdigit() and count[:9].isdigit():
+        tenant.tally.rate_limit_remaining = max(0, int(allowed[:9]) - int(count[:9]))
+
+
+def _checked_authority(rules: Rules, request: Request, target: Target) -> bytes:
+    host = request.fields.get(b"host")
+    if host is not None:
+        access.host_of(host)
+    elif request.minor == 1:
+        raise BadRequest("A request has exactly one Host (RFC 9112 3.2).")
+    # A request without a name is no browser's: they all speak HTTP/1.1.
+    authority = authority_of(request, target) or b"localhost"
+    access.check_host(rules.callers, authority)
+    return authority
+
+
+def _tenant(rules: Rules, target: Target, request: Request, authority: bytes) -> Tenant:
+    name = routing.tenant_of(target, request.fields.get(rules.tenant_header), authority, rules.default_tenant)
+    if name is None:
+        raise UnknownTenant(
+            "The request names no tenant: use /t/<tenant>/..., the tenant header or <tenant>.localhost."
+        )
+    tenant = rules.tenants.get(name)
+    if tenant is None:
+        raise UnknownTenant("No tenant of this name is configured.")
+    return tenant
+
+
+def _is_preflight(request: Request) -> bool:
+    return request.method == b"OPTIONS" and request.fields.get(b"access-control-request-method") is not None

@@ -1,0 +1,128 @@
+"""The way down: an upstream's answer as the client gets it, framed anew, streamed, or turned into a tunnel."""
+
+from __future__ import annotations
+
+from proxy.core import access
+from proxy.core.fields import end_to_end_response, options
+from proxy.errors import ClientClosed, UpstreamProtocolError
+from proxy.forward.exchange import Exchange, head, wants_trailers
+from proxy.forward.rescue import NAME, proxy_status
+from proxy.wire.body import LAST_CHUNK, Body, chunk
+from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
+from proxy.wire.tunnel import Tunnel
+from proxy.wire.upstream import Upstream, UpstreamConnection
+
+
+async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead) -> None:
+    """Gives an answer to the client, then returns the upstream's connection or closes it.
+
+    :raises UpstreamProtocolError, UpstreamClosed: before the head was sent, the client can still be told; after
+        it (``exchange.status``), only a broken connection says that this is not the whole
+    """
+    reusable = False
+    try:
+        if answer.status == 101:
+            return await _switch(exchange, connection, answer)
+        length = response_length(exchange.request.method, answer)
+        body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
+        persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
+        await _stream(exchange, body, chunked=_begin(exchange, answer, body, persistent=persistent))
+        reusable = await _upload_done(exchange, persistent=persistent)
+    finally:
+        if reusable:
+            upstream.release(connection)
+        else:
+            exchange.stop_upload()
+            connection.abort()
+
+
+def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: bool) -> bool:
+    """Sends the head with what has arrived of the body; whether the rest goes in chunks."""
+    request = exchange.request
+    dropped: list[bytes] = []
+    if answer.status == 204:
+        dropped.append(b"content-length")  # RFC 9110 8.6
+    if body.length != CHUNKED or not wants_trailers(request):
+        dropped.append(b"trailer")
+    if exchange.origin is not None:
+        dropped += access.CORS_FIELDS
+    lines = end_to_end_response(answer.fields, dropped)
+    chunked = False
+    if body.length < 0:
+        chunked = request.minor == 1
+        if not chunked:
+            request.keep_alive = False  # to HTTP/1.0, only the connection's end delimits it
+    if chunked or _head_of_chunked(exchange, answer):
+        lines.append(b"Transfer-Encoding: chunked")
+    lines.append(b"Via: 1.%d %b" % (answer.minor, NAME))
+    if exchange.note is not None:
+        lines.append(proxy_status(exchange.note))
+    if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
+        request.keep_alive = False
+    opening = exchange.client_head(answer.status, answer.reason, lines)
+    piece = body.take()
+    exchange.client.write(opening + _framed(exchange, body, piece, chunked=chunked))
+    return chunked
+
+
+def _head_of_chunked(exchange: Exchange, answer: ResponseHead) -> bool:
+    # An answer to HEAD says what GET's would be (RFC 9112 6.1), and a 304 likewise.
+    request = exchange.request
+    asked = request.method == b"HEAD" and request.minor == 1 and answer.status not in (204, 304)
+    return asked and answer.fields.get(b"transfer-encoding") is not None
+
+
+def _may_never_come(exchange: Exchange) -> bool:
+    # Told "no" instead of "100 Continue", a client sends its body or does not: what follows is ambiguous.
+    return exchange.request.fields.get(b"expect") is not None and exchange.body.size == 0
+
+
+async def _stream(exchange: Exchange, body: Body, *, chunked: bool) -> None:
+    client, idle = exchange.client, exchange.timing.idle_timeout
+    try:
+        while not body.complete:
+            await client.drain(client.loop.time() + idle)
+            piece = await body.read_within(idle)
+            client.write(_framed(exchange, body, piece, chunked=chunked))
+        await client.drain(client.loop.time() + idle)
+    except OSError:
+        raise ClientClosed("One side stopped in the middle of the answer.") from None
+
+
+def _framed(exchange: Exchange, body: Body, piece: bytes, *, chunked: bool) -> bytes:
+    if not chunked:
+        return piece
+    return (chunk(piece) if piece else b"") + (_last_chunk(exchange, body) if body.complete else b"")
+
+
+def _last_chunk(exchange: Exchange, body: Body) -> bytes:
+    if body.trailers is None or not wants_trailers(exchange.request):
+        return LAST_CHUNK
+    # A trailer field that frames, routes or authenticates has no business there (RFC 9110 6.5.1).
+    lines = end_to_end_response(body.trailers, (b"content-length", b"trailer", b"set-cookie"))
+    return b"0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+async def _upload_done(exchange: Exchange, *, persistent: bool) -> bool:
+    """Whether both connections are in step: the upstream has the whole request too, and stays open.
+
+    Where it answered early and goes on reading, the client's body is sent on to its end.
+    """
+    if exchange.upload is not None and persistent and exchange.request.keep_alive:
+        await exchange.upload
+        exchange.upload = None
+    if not exchange.body.complete:
+        exchange.request.keep_alive = False
+    return persistent and exchange.body.complete and exchange.upload is None
+
+
+async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: ResponseHead) -> None:
+    """Becomes a tunnel once the upstream has agreed to a WebSocket (RFC 9110 7.8, RFC 6455 4)."""
+    if not exchange.websocket or b"websocket" not in options(answer.fields.get(b"upgrade")):
+        raise UpstreamProtocolError("The upstream switches to a protocol that nobody asked for.")
+    lines = end_to_end_response(answer.fields, (b"content-length",))
+    lines += (b"Connection: Upgrade", b"Upgrade: websocket", b"Via: 1.%d %b" % (answer.minor, NAME))
+    exchange.status = 101
+    exchange.request.keep_alive = False
+    exchange.client.write(head(101, answer.reason, lines))
+    await Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout).run()

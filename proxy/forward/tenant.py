@@ -1,0 +1,76 @@
+"""What the data plane needs of a tenant, and of the token plane behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.core.access import Callers, Policy
+from proxy.core.report import Tally
+from proxy.core.tokens import Token
+from proxy.wire.upstream import Upstream
+
+
+class Tokens(Protocol):
+    """A tenant's tokens, as ``oauth.source.TokenSource`` gives them."""
+
+    def current(self) -> Token | None:
+        """The token if it can be used without waiting."""
+
+    async def token(self, patience: float) -> Token:
+        """A usable token within ``patience`` seconds.
+
+        :raises TokenError: there is none
+        """
+
+    def reject(self, token: Token) -> None:
+        """Throws away this token, and no newer one."""
+
+    @property
+    def cooling_down(self) -> bool:
+        """Refusals say nothing about the token just now."""
+
+    def cool_down(self) -> None:
+        """Notes that a brand-new token was refused."""
+
+    def seconds_left(self, token: Token) -> float:
+        """Until the token expires."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """One org as the data plane sees it."""
+
+    name: str
+    tokens: Tokens
+    tally: Tally
+    api: Upstream
+    login: Upstream
+    webmessaging: Upstream
+    cdn: Upstream
+    policy: Policy
+    fill: bool
+    """``authorization = "fill"``: a caller's own real bearer token is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Everything a request is judged and routed by; replaced whole at a reload."""
+
+    callers: Callers
+    tenants: Mapping[bytes, Tenant]
+    default_tenant: bytes | None
+    tenant_header: bytes
+    """In lower case."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Limits of one exchange, in seconds but for ``replay_buffer`` and ``max_header_bytes``, which are bytes."""
+
+    request_timeout: float
+    idle_timeout: float
+    tunnel_idle_timeout: float
+    replay_buffer: int
+    max_header_bytes: int

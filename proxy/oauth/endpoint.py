@@ -1,0 +1,72 @@
+"""The token endpoint's client: one POST, bounded in time and size, that follows no redirect."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+
+import aiohttp
+
+from proxy.core.grants import (
+    LONGEST_ANSWER,
+    Client,
+    TokenAnswer,
+    read_answer,
+    token_request,
+    unreachable,
+)
+
+REQUEST_TIMEOUT = 10.0
+"""Seconds for a whole token request, well inside the SDKs' patience of 16 s."""
+
+
+class TokenEndpoint:
+    """Asks any tenant's token endpoint; one per program, for its connections.
+
+    :ivar tls: verifies every https endpoint; may be replaced
+    :param connect_timeout: seconds for name, connection and TLS together
+    """
+
+    def __init__(self, tls: ssl.SSLContext, connect_timeout: float) -> None:
+        self.tls = tls
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=64, limit_per_host=16),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=connect_timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+        )
+
+    async def ask(self, client: Client) -> TokenAnswer:
+        """Asks for a token.
+
+        :raises TokenUnavailable: no answer, or one that says "later"
+        :raises TokenRefused: the endpoint refuses this client or request
+        """
+        request = token_request(client)
+        try:
+            async with self._session.post(
+                request.url, data=request.body, headers=request.headers, ssl=self.tls, allow_redirects=False
+            ) as response:
+                body = await _read(response)
+        except TimeoutError:
+            raise unreachable(client, "no answer in time") from None
+        except aiohttp.ClientConnectorCertificateError:
+            raise unreachable(client, "its certificate is not trusted; name your CA in upstream.ca_file") from None
+        except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
+            # The library's own text may repeat what was sent.
+            raise unreachable(client, type(error).__name__) from None
+        return read_answer(client, response.status, response.headers, body, time.time())
+
+    async def close(self) -> None:
+        """Closes the connections; what is being asked fails."""
+        await self._session.close()
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > LONGEST_ANSWER:
+            raise ValueError("the answer is longer than a token endpoint's")
+    return bytes(body)

@@ -1,0 +1,190 @@
+"""The listening side: connections of clients, and their requests one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from proxy.core.fields import options
+from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge
+from proxy.wire.body import Body
+from proxy.wire.stream import Stream
+from proxy.wire.syntax import RequestHead, parse_request, stays_open
+
+LINGER = 2.0
+"""Seconds for which a closing connection still takes what the client sends, so that a reset does not wipe out
+the answer on its way (RFC 9112 9.6)."""
+
+BACKLOG = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client may cost."""
+
+    max_header_bytes: int
+    head_timeout: float
+    """Seconds from a head's first byte to its last."""
+    idle_timeout: float
+    """Seconds without a request between requests, and without a byte within a body."""
+
+
+class Request:
+    """One request on a connection.
+
+    :ivar keep_alive: another request may follow on this connection; handlers may set it to False
+    """
+
+    __slots__ = (
+        "body",
+        "client",
+        "connection_options",
+        "fields",
+        "keep_alive",
+        "length",
+        "method",
+        "minor",
+        "target",
+    )
+
+    def __init__(self, client: ClientConnection, head: RequestHead) -> None:
+        self.client = client
+        self.method, self.target, self.minor, self.fields, self.length = head
+        self.connection_options = options(self.fields.get(b"connection"))
+        self.keep_alive = stays_open(self.minor, self.connection_options)
+        self.body = Body(client, self.length, request=True, limit=client.limits.max_header_bytes)
+
+
+class ClientConnection(Stream):
+    """A client's connection; one task serves it, and is cancelled when the client is gone.
+
+    :ivar idle: waiting for a request's first byte, so that closing loses nothing
+    :ivar draining: no further request is read
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
+        super().__init__(loop)
+        self.limits = listener.limits
+        self.idle = False
+        self.draining = False
+        self._listener = listener
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._task = self.loop.create_task(self._listener.run(self), name="client connection")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def next_request(self) -> Request | None:
+        """The next request, its body still to be read; None when there is none any more.
+
+        :raises BadRequest: it is malformed; nothing behind it can be trusted
+        :raises ClientTimeout: its head did not arrive in time
+        """
+        if not self.buffer and not await self._first_bytes():
+            return None
+        due = self.loop.time() + self.limits.head_timeout
+        while True:
+            # A blank line before a request line is ignored (RFC 9112 2.2).
+            while self.buffer.startswith(b"\r\n"):
+                self.buffer = self.buffer[2:]
+            head = await self._head(due)
+            if head is None:
+                return None
+            if head != b"\r\n":
+                return Request(self, parse_request(head.removeprefix(b"\r\n")))
+
+    async def _first_bytes(self) -> bool:
+        if self.draining:
+            return False
+        self.idle = True
+        try:
+            return await self.receive(self.loop.time() + self.limits.idle_timeout)
+        except OSError:
+            return False
+        finally:
+            self.idle = False
+
+    async def _head(self, due: float) -> bytes | None:
+        try:
+            return await self.receive_head(self.limits.max_header_bytes, due)
+        except EOFError:
+            return None
+        except ValueError:
+            if len(self.buffer) > self.limits.max_header_bytes:
+                message = f"The request line and fields exceed {self.limits.max_header_bytes} bytes."
+                raise FieldsTooLarge(message) from None
+            raise BadRequest("A line ends without CR (RFC 9112 2.2).") from None
+        except OSError:
+            if self.lost is not None:
+                return None
+            raise ClientTimeout("The request's head did not arrive in time.") from None
+
+    async def finish(self, *, linger: bool) -> None:
+        """Closes after the last answer; with ``linger``, what the client still sends is read and dropped first."""
+        if linger and not self.ended:
+            self.end()
+            due = self.loop.time() + LINGER
+            with contextlib.suppress(OSError):
+                while True:
+                    self.buffer = b""
+                    if not await self.receive(due):
+                        break
+        self.close()
+
+
+class Listener:
+    """Accepts connections and runs ``serve`` once for each.
+
+    :param serve: serves one connection until it is done; must not raise for what a client does
+    """
+
+    def __init__(self, serve: Callable[[ClientConnection], Awaitable[None]], limits: Limits) -> None:
+        self.limits = limits
+        self.connections: set[ClientConnection] = set()
+        self._serve = serve
+        self._server: asyncio.Server | None = None
+        self._empty = asyncio.Event()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listens; the port it got.
+
+        :raises OSError: the address is taken or not ours
+        """
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: ClientConnection(loop, self), host, port, backlog=BACKLOG)
+        bound: int = self._server.sockets[0].getsockname()[1]
+        return bound
+
+    async def run(self, client: ClientConnection) -> None:
+        """Serves one connection; called by the connection itself."""
+        self.connections.add(client)
+        self._empty.clear()
+        try:
+            await self._serve(client)
+        finally:
+            self.connections.discard(client)
+            client.close()
+            if not self.connections:
+                self._empty.set()
+
+    async def drain(self, patience: float) -> None:
+        """Stops accepting, lets requests in flight finish for ``patience`` seconds, and closes the rest."""
+        if self._server is not None:
+            self._server.close()
+        for client in list(self.connections):
+            client.draining = True
+            if client.idle:
+                client.close()
+        if self.connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience):
+                    await self._empty.wait()
+        for client in list(self.connections):
+            client.abort()

@@ -1,0 +1,231 @@
+"""One connection as a buffered stream of bytes with backpressure and deadlines, for one coroutine to read."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import socket
+import struct
+from typing import cast
+
+HIGH_WATER = 262_144
+"""Bytes received and not yet read, or written and not yet sent, beyond which a side is made to wait."""
+
+_BARE_LF = re.compile(rb"(?<!\r)\n")
+
+
+class Stream(asyncio.Protocol):
+    """A TCP or TLS connection.
+
+    One coroutine reads, one (the same or another) writes. Waiting costs nothing where the bytes are already
+    there, and one timer serves a connection's whole life: it is moved, not made anew, for each wait.
+
+    :ivar buffer: received and not yet taken; whoever takes bytes assigns the rest
+    :ivar ended: the peer sends no more, which says nothing of whether it still reads
+    :ivar lost: why the connection is gone, None while it is there
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.buffer = b""
+        self.ended = False
+        self.lost: Exception | None = None
+        self._transport: asyncio.Transport | None = None
+        self._reader: asyncio.Future[None] | None = None
+        self._writer: asyncio.Future[None] | None = None
+        self._reading_paused = False
+        self._writing_paused = False
+        self._due = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- asyncio.Protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(HIGH_WATER)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer = self.buffer + data if self.buffer else data
+        if self._reader is not None:
+            self._wake(self._reader)
+        elif len(self.buffer) >= HIGH_WATER and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    def eof_received(self) -> bool:
+        self.ended = True
+        self._wake(self._reader)
+        # Whoever half-closes still reads (RFC 9112 9.6). TLS can't be half-closed; the loop closes it.
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended = True
+        self.lost = self.lost or exc or ConnectionResetError("closed")
+        self._wake(self._reader)
+        self._wake(self._writer)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def pause_writing(self) -> None:
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        self._writing_paused = False
+        self._wake(self._writer)
+
+    # --- reading ---
+
+    async def receive(self, due: float) -> bool:
+        """Waits until there are more bytes than now; False at the end of the stream.
+
+        :param due: on the loop's clock
+        :raises TimeoutError: at ``due``
+        :raises OSError: the connection was lost
+        """
+        if self.lost is not None:
+            raise self.lost
+        if self.ended:
+            return False
+        if self._reading_paused:
+            self._reading_paused = False
+            self.transport.resume_reading()
+        before = len(self.buffer)
+        self._reader = self.loop.create_future()
+        try:
+            await self._until(self._reader, due)
+        finally:
+            self._reader = None
+        if len(self.buffer) > before:
+            return True
+        return await self.receive(due)
+
+    async def receive_head(self, limit: int, due: float) -> bytes | None:
+        """The bytes of a head up to the CRLF of its last line; None if the stream ends before its first byte.
+
+        :raises ValueError: longer than ``limit``, or a line that ends without CR, which never becomes a head
+        :raises EOFError: the stream ends inside it
+        """
+        start = 0
+        while (end := self.buffer.find(b"\r\n\r\n", start)) < 0:
+            if len(self.buffer) > limit or _BARE_LF.search(self.buffer, start):
+                break
+            start = max(0, len(self.buffer) - 3)
+            if not await self.receive(due):
+                if self.buffer:
+                    raise EOFError
+                return None
+        if end < 0:
+            raise ValueError("bare LF" if len(self.buffer) <= limit else "too long")
+        if end > limit:
+            raise ValueError("too long")
+        head, self.buffer = self.buffer[: end + 2], self.buffer[end + 4 :]
+        return head
+
+    # --- writing ---
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes, or keeps them until the peer takes them; ``drain`` says when there are too many."""
+        if self.lost is None:
+            self.transport.write(data)
+
+    async def drain(self, due: float) -> None:
+        """Waits until the peer has taken what was written.
+
+        :raises TimeoutError: at ``due``, on the loop's clock
+        :raises OSError: the connection was lost
+        """
+        if self.lost is not None:
+            raise self.lost
+        if not self._writing_paused:
+            return
+        self._writer = self.loop.create_future()
+        try:
+            async with asyncio.timeout_at(due):
+                await self._writer
+        finally:
+            self._writer = None
+        if self.lost is not None:
+            raise self.lost
+
+    def end(self) -> None:
+        """Says that nothing more will be sent, where the transport can say so and still read."""
+        if self.lost is None and self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # --- the end ---
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        assert self._transport is not None, "used before connection_made"
+        return self._transport
+
+    @property
+    def closing(self) -> bool:
+        return self.lost is not None or self.transport.is_closing()
+
+    def close(self) -> None:
+        """Closes after sending what was written."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Resets the connection: the peer must not take what it has for the whole (RFC 9112 8)."""
+        if self._transport is None or self.lost is not None:
+            return
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
+            # Without it the kernel ends the stream in the normal way (SO_LINGER, zero seconds: a reset).
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
+
+    def hasten(self, due: float) -> None:
+        """Brings the deadline of a wait under way forward, on the loop's clock."""
+        if self._reader is not None and due < self._due:
+            self._due = due
+            self._arm()
+
+    def expired(self) -> None:
+        """Called at the deadline set by ``expire_at`` when nobody is waiting to read."""
+        self.close()
+
+    def expire_at(self, due: float) -> None:
+        """Sets a deadline for a connection that nobody reads, on the loop's clock; ``math.inf`` takes it back."""
+        self._due = due
+        self._arm()
+
+    # --- waking and timing ---
+
+    @staticmethod
+    def _wake(waiter: asyncio.Future[None] | None) -> None:
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _until(self, waiter: asyncio.Future[None], due: float) -> None:
+        self._due = due
+        self._arm()
+        try:
+            await waiter
+        finally:
+            self._due = math.inf
+
+    def _arm(self) -> None:
+        if self._due == math.inf:
+            return
+        if self._timer is not None:
+            if self._timer.when() <= self._due:
+                return
+            self._timer.cancel()
+        self._timer = self.loop.call_at(self._due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self.loop.time() < self._due - 0.001:
+            self._arm()
+        elif self._reader is not None:
+            if not self._reader.done():
+                self._reader.set_exception(TimeoutError())
+        else:
+            self._due = math.inf
+            self.expired()

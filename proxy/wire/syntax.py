@@ -1,0 +1,164 @@
+"""The grammar of HTTP/1.1 heads and the rules for where a message's body ends (RFC 9112 2 to 6), pure."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from proxy.core.fields import Fields, Line
+from proxy.errors import BadRequest, FieldsTooLarge, UnknownCoding, UpstreamProtocolError, VersionNotSupported
+
+CHUNKED = -1
+"""Length of a body that chunked transfer coding delimits."""
+UNTIL_CLOSE = -2
+"""Length of an answer's body that the end of the connection delimits (RFC 9112 6.3, rule 8)."""
+
+MOST_FIELDS = 200
+"""Field lines in one section; Envoy's default is 100, aiohttp's 128."""
+
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_NAME = re.compile(_TOKEN)
+_LEGAL_BYTES = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([01])')
+_OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
+_BLANK_BEFORE_COLON = re.compile(rb"(?m)^(" + _TOKEN + rb")[ \t]+:")
+
+
+class RequestHead(NamedTuple):
+    """A request's line and fields, and how long its body is."""
+
+    method: bytes
+    target: bytes
+    minor: int
+    """Of the version: 1 for HTTP/1.1."""
+    fields: Fields
+    length: int
+    """Of the body in bytes, or ``CHUNKED``."""
+
+
+class ResponseHead(NamedTuple):
+    """A status line and fields."""
+
+    status: int
+    reason: bytes
+    minor: int
+    fields: Fields
+
+
+def parse_request(head: bytes) -> RequestHead:
+    """The head of a request.
+
+    :param head: up to and with the CRLF of its last line, the empty line left out
+    :raises BadRequest: whatever can be read in two ways, or in none
+    """
+    line, _, block = head.partition(b"\r\n")
+    parts = _REQUEST_LINE.fullmatch(line)
+    if parts is None:
+        if _OTHER_VERSION.fullmatch(line):
+            raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
+        raise BadRequest("The request line is malformed (RFC 9112 3).")
+    fields = parse_fields(block, BadRequest)
+    method, target, version = parts.groups()
+    minor = 1 if version == b"1" else 0
+    return RequestHead(method, target, minor, fields, request_length(minor, fields))
+
+
+def parse_response(head: bytes) -> ResponseHead:
+    """The head of an upstream's answer; folded lines and blanks before a colon are mended (RFC 9112 5.1, 5.2).
+
+    :param head: as for ``parse_request``
+    :raises UpstreamProtocolError: it breaks the grammar in any other way
+    """
+    line, _, block = head.partition(b"\r\n")
+    parts = _STATUS_LINE.fullmatch(line)
+    if parts is None:
+        raise UpstreamProtocolError("The upstream's status line is malformed.")
+    version, status, reason = parts.groups()
+    try:
+        fields = parse_fields(block, UpstreamProtocolError)
+    except UpstreamProtocolError:
+        block = _BLANK_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", block))
+        fields = parse_fields(block, UpstreamProtocolError)
+    return ResponseHead(int(status), reason or b"", 1 if version == b"1" else 0, fields)
+
+
+def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError]) -> Fields:
+    """A header or trailer section.
+
+    :param block: its lines, each with its CRLF
+    :param error: what to raise for a line that is no field line, and for any control character (RFC 9110 5.5)
+    """
+    texts = block.split(b"\r\n")
+    ends = len(texts) - 1
+    if block.count(b"\n") != ends or block.count(b"\r") != ends or block.translate(None, _LEGAL_BYTES):
+        raise error("A field holds a control character or a bare CR or LF (RFC 9110 5.5, RFC 9112 2.2).")
+    if ends > MOST_FIELDS:
+        if error is BadRequest:
+            raise FieldsTooLarge(f"More than {MOST_FIELDS} field lines.")
+        raise error(f"More than {MOST_FIELDS} field lines.")
+    del texts[-1]
+    lines: list[Line] = []
+    values: dict[bytes, bytes] = {}
+    for text in texts:
+        name, colon, value = text.partition(b":")
+        lower = _lower(name)
+        if lower is None or not colon:
+            raise error("A field line is malformed (RFC 9112 5).")
+        value = value.strip(b" \t")
+        lines.append((lower, text))
+        values[lower] = values[lower] + b", " + value if lower in values else value
+    return Fields(lines, values)
+
+
+@lru_cache(maxsize=4096)
+def _lower(name: bytes) -> bytes | None:
+    return name.lower() if _NAME.fullmatch(name) else None
+
+
+def request_length(minor: int, fields: Fields) -> int:
+    """Where a request's body ends (RFC 9112 6.3); refused wherever two readers could differ.
+
+    :raises BadRequest: both lengths, several, none that is a number, or Transfer-Encoding in HTTP/1.0
+    """
+    coding, length = fields.get(b"transfer-encoding"), fields.get(b"content-length")
+    if coding is not None:
+        if length is not None or minor == 0:
+            raise BadRequest("Transfer-Encoding with Content-Length or in HTTP/1.0 (RFC 9112 6.1).")
+        if coding.lower() != b"chunked":
+            raise UnknownCoding("Only the chunked transfer coding is implemented (RFC 9112 6.1).")
+        return CHUNKED
+    if length is None:
+        return 0
+    if not _LENGTH.fullmatch(length):
+        raise BadRequest("Content-Length is not one number (RFC 9112 6.3).")
+    return int(length)
+
+
+def response_length(method: bytes, head: ResponseHead) -> int:
+    """Where an answer's body ends (RFC 9112 6.3).
+
+    :raises UpstreamProtocolError: both lengths, several, none that is a number, or an unknown coding
+    """
+    coding, length = head.fields.get(b"transfer-encoding"), head.fields.get(b"content-length")
+    if coding is not None and (length is not None or head.minor == 0):
+        raise UpstreamProtocolError("The upstream's answer has Transfer-Encoding and Content-Length or is HTTP/1.0.")
+    if coding is not None and coding.lower() != b"chunked":
+        raise UpstreamProtocolError("The upstream's answer has an unknown transfer coding.")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise UpstreamProtocolError("The upstream's Content-Length is not one number.")
+    if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
+        return 0
+    if coding is not None:
+        return CHUNKED
+    return UNTIL_CLOSE if length is None else int(length)
+
+
+def stays_open(minor: int, options: frozenset[bytes]) -> bool:
+    """Whether the sender of a message keeps its connection open afterwards (RFC 9112 9.3)."""
+    if b"close" in options:
+        return False
+    return minor == 1 or b"keep-alive" in options

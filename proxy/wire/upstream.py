@@ -1,0 +1,207 @@
+"""Connections to upstreams: made with TLS verified, kept alive, and never used again when in doubt."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+import ssl
+
+from aiohappyeyeballs import start_connection
+
+from proxy.core.urls import BaseUrl
+from proxy.errors import (
+    UpstreamClosed,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamSilent,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from proxy.wire.stream import Stream
+from proxy.wire.syntax import ResponseHead, parse_response
+
+LONGEST_IDLE = 30.0
+"""Seconds for which an unused connection is kept: half of what AWS load balancers allow by default, so that we
+close first and no request meets a closing connection."""
+
+MOST_IDLE = 256
+"""Unused connections kept for one upstream."""
+
+NEXT_ADDRESS_AFTER = 0.25
+"""Seconds until the next address of a name is tried beside the first (RFC 8305 5)."""
+
+
+class UpstreamConnection(Stream):
+    """A connection to an upstream, for one request at a time.
+
+    :ivar reused: it has carried an earlier request, so the upstream may be closing it just now
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, upstream: Upstream) -> None:
+        super().__init__(loop)
+        self.reused = False
+        self._upstream = upstream
+        self._idle = False
+
+    @property
+    def idle(self) -> bool:
+        return self._idle
+
+    @idle.setter
+    def idle(self, idle: bool) -> None:
+        self._idle = idle
+        self.expire_at(self.loop.time() + LONGEST_IDLE if idle else math.inf)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._idle:
+            # Nobody asked: it would be taken for the next request's answer (RFC 9112 9.3).
+            self.abort()
+
+    def eof_received(self) -> bool:
+        super().eof_received()
+        if self._idle:
+            self.close()
+        return not self._idle
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._upstream.forget(self)
+
+    def fail(self, error: Exception) -> None:
+        """Breaks the exchange off: whoever waits for the answer gets ``error``, and the upstream never gets the
+        rest of a request, so it can't take it for whole.
+        """
+        if self.lost is None:
+            self.abort()
+            self.lost = error
+            self.ended = True
+            self._wake(self._reader)
+            self._wake(self._writer)
+
+    async def receive_response(self, limit: int, due: float) -> ResponseHead:
+        """The head of the next answer, interim ones (1xx) included.
+
+        :raises UpstreamTimeout: none until ``due``, on the loop's clock
+        :raises UpstreamSilent, UpstreamClosed: the connection ended before it
+        :raises UpstreamProtocolError: it breaks the grammar or ``limit``
+        """
+        try:
+            head = await self.receive_head(limit, due)
+        except EOFError:
+            raise UpstreamClosed("The upstream closed the connection inside its answer's head.") from None
+        except ValueError:
+            raise UpstreamProtocolError("The upstream's answer has a head that is malformed or too long.") from None
+        except TimeoutError:
+            if self.lost is None:
+                raise UpstreamTimeout("The upstream did not answer in time.") from None
+            head = None
+        except OSError:
+            head = None
+        if head is None:
+            closed = UpstreamClosed if self.buffer else UpstreamSilent
+            raise closed("The upstream closed the connection without an answer.")
+        return parse_response(head)
+
+
+class Upstream:
+    """One upstream authority and our connections to it.
+
+    :param base: where it is
+    :param tls: verifies it, where ``base`` is https
+    :param connect_timeout: seconds for name, connection and TLS together
+    """
+
+    def __init__(self, base: BaseUrl, tls: ssl.SSLContext, *, connect_timeout: float) -> None:
+        self.base = base
+        self.authority = base.authority.encode("ascii")
+        self.path = base.path.encode("ascii")
+        self._tls = tls if base.tls else None
+        self._connect_timeout = connect_timeout
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+        self._closed = False
+
+    @property
+    def connections(self) -> int:
+        """Connections open now, used or not."""
+        return len(self._open)
+
+    def reuse(self) -> UpstreamConnection | None:
+        """A connection that is open and unused, the one used last; None if there is none."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closing and not connection.ended and not connection.buffer:
+                connection.idle = False
+                return connection
+        return None
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection.
+
+        :raises UpstreamUnreachable: no name, no connection, or TLS not verified
+        :raises UpstreamTimeout: not within ``connect_timeout``
+        """
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                return await self._connect()
+        except TimeoutError:
+            raise UpstreamTimeout("No connection to the upstream in time.", kind="connection_timeout") from None
+        except OSError as error:
+            raise _unreachable(error) from None
+
+    async def _connect(self) -> UpstreamConnection:
+        loop = asyncio.get_running_loop()
+        addresses = await loop.getaddrinfo(self.base.host, self.base.port, type=socket.SOCK_STREAM)
+        sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, loop=loop)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _, connection = await loop.create_connection(
+                lambda: UpstreamConnection(loop, self),
+                sock=sock,
+                ssl=self._tls,
+                server_hostname=self.base.host if self._tls else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        self._open.add(connection)
+        return connection
+
+    def release(self, connection: UpstreamConnection) -> None:
+        """Takes a connection back after a whole answer; closes it where something is left that nobody asked for."""
+        if connection.closing or connection.ended or connection.buffer or self._closed or len(self._idle) >= MOST_IDLE:
+            connection.close()
+        else:
+            connection.reused = True
+            connection.idle = True
+            self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """Notes that a connection is gone; called by the connection itself."""
+        self._open.discard(connection)
+        if connection.idle and connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        """Closes the unused connections; those in use are closed when they are released."""
+        self._closed = True
+        for connection in list(self._idle):
+            connection.close()
+
+
+def _unreachable(error: OSError) -> UpstreamError:
+    match error:
+        case socket.gaierror():
+            return UpstreamUnreachable("The upstream's name is not found.", kind="dns_error")
+        case ssl.SSLCertVerificationError():
+            return UpstreamUnreachable(
+                "The upstream's certificate is not trusted; name your CA in upstream.ca_file.",
+                kind="tls_certificate_error",
+            )
+        case ssl.SSLError():
+            return UpstreamUnreachable("TLS with the upstream failed.", kind="tls_protocol_error")
+        case ConnectionRefusedError():
+            return UpstreamUnreachable("The upstream refuses connections.", kind="connection_refused")
+    return UpstreamUnreachable("The upstream can't be reached.")
