@@ -23,9 +23,9 @@ EXPOSED = (
 """Response fields that a page's script may read (Fetch, CORS-safelisted response-header names aside)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Callers:
-    """Who may call: Host values, browser origins and keys. Build it with ``callers``."""
+    """Who may call: Host values, browser origins and keys. Build it with ``callers``; equal only to itself."""
 
     hosts: frozenset[bytes]
     origins: frozenset[bytes]
@@ -59,7 +59,7 @@ def host_of(authority: bytes) -> bytes:
 
 
 def check_host(rules: Callers, authority: bytes) -> None:
-    """Passes a request for a name that is ours; a name re-bound to our address is somebody else's.
+    """Passes a request for a name that is ours: a name re-bound to our address is somebody else's (DNS rebinding).
 
     :raises NotAllowed: the name is not allowed
     :raises BadRequest: it is no name
@@ -69,16 +69,22 @@ def check_host(rules: Callers, authority: bytes) -> None:
         raise NotAllowed("This Host is not allowed here; name it in access.allowed_hosts.")
 
 
-def check_origin(rules: Callers, authority: bytes, fields: Fields) -> bytes | None:
-    """The allowed foreign origin a browser's page has, None if the request is no page's or is our own.
+@lru_cache(maxsize=1024)
+def check_caller(rules: Callers, authority: bytes, origin: bytes | None, fetch_site: bytes | None) -> bytes | None:
+    """Passes a request for a name that is ours and from a page that may call, if it is from a page at all.
 
-    Without Origin a browser still says where a simple GET comes from (Fetch Metadata, Sec-Fetch-Site).
+    Without Origin a browser still says where a simple GET comes from.
 
-    :raises NotAllowed: a page of an origin that is not allowed
+    :param authority: that the request is for
+    :param origin: the field's value (RFC 6454 7)
+    :param fetch_site: of ``Sec-Fetch-Site`` (Fetch Metadata)
+    :return: the page's origin if it is a foreign one that is allowed, None if there is no page or it is our own
+    :raises NotAllowed: the name, or the page's origin, is not allowed
+    :raises BadRequest: the authority is no name
     """
-    origin = fields.get(b"origin")
+    check_host(rules, authority)
     if origin is None:
-        if fields.get(b"sec-fetch-site") in (None, b"none", b"same-origin"):
+        if fetch_site in (None, b"none", b"same-origin"):
             return None
         raise NotAllowed("A page of another site asked for this, and its browser sent no Origin.")
     if origin.lower() in rules.origins:
@@ -101,28 +107,23 @@ def check_key(rules: Callers, header: bytes | None, path: bytes | None) -> None:
         raise NotAllowed("Show a caller key in X-Proxy-Key, or as /k/<key>/ before the path.")
 
 
-def preflight(origin: bytes, fields: Fields) -> list[bytes]:
-    """The lines that answer a CORS preflight of an allowed origin (Fetch 3.2.2, Private Network Access)."""
-    lines = [
-        b"Access-Control-Allow-Origin: " + origin,
-        b"Access-Control-Allow-Methods: " + (fields.get(b"access-control-request-method") or b"GET"),
-        b"Access-Control-Allow-Headers: "
-        + (fields.get(b"access-control-request-headers") or b"Authorization, Genesys-App, Content-Type"),
-        b"Access-Control-Max-Age: 600",
-        b"Vary: Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
-    ]
-    if fields.get(b"access-control-request-private-network") == b"true":
-        lines.append(b"Access-Control-Allow-Private-Network: true")
-    return lines
+def preflight(fields: Fields) -> bytes:
+    """The section that answers a CORS preflight of an allowed origin (Fetch 3.2.2, Private Network Access)."""
+    methods = fields.get(b"access-control-request-method") or b"GET"
+    names = fields.get(b"access-control-request-headers") or b"Authorization, Genesys-App, Content-Type"
+    private = fields.get(b"access-control-request-private-network") == b"true"
+    return (
+        b"Access-Control-Allow-Methods: %b\r\nAccess-Control-Allow-Headers: %b\r\nAccess-Control-Max-Age: 600\r\n"
+        b"%bVary: Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
+    ) % (methods, names, b"Access-Control-Allow-Private-Network: true\r\n" if private else b"")
 
 
-def shared_with(origin: bytes) -> list[bytes]:
-    """The lines that let a page of an allowed origin read an answer."""
-    return [
-        b"Access-Control-Allow-Origin: " + origin,
-        b"Access-Control-Expose-Headers: " + EXPOSED,
-        b"Vary: Origin",
-    ]
+def shared_with(origin: bytes) -> bytes:
+    """The lines that let a page of an allowed origin read an answer, each with its CRLF."""
+    return (b"Access-Control-Allow-Origin: %b\r\nAccess-Control-Expose-Headers: %b\r\nVary: Origin\r\n") % (
+        origin,
+        EXPOSED,
+    )
 
 
 CORS_FIELDS = frozenset(
@@ -172,6 +173,10 @@ class Policy:
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
 
+    def concerns(self, method: bytes) -> bool:
+        """Whether any rule could decide on a request with this method, in upper case."""
+        return bool(self.allow) or any(rule.method in (b"*", method) for rule in self.deny)
+
 
 def check_policy(policy: Policy, method: bytes, rest: bytes) -> None:
     """Passes what the tenant's policy lets pass, by every reading of the path.
@@ -181,10 +186,10 @@ def check_policy(policy: Policy, method: bytes, rest: bytes) -> None:
 
     :raises NotAllowed: saying by which rule
     """
-    if not policy.allow and not policy.deny:
+    method = method.upper()
+    if not policy.concerns(method):
         return
     found = [reading.lower() for reading in readings(rest.partition(b"?")[0])]
-    method = method.upper()
     for rule in policy.deny:
         if any(rule.matches(method, path) for path in found):
             raise NotAllowed(f'The tenant\'s policy denies this: deny = ["{rule.text}"]. {_reason(rule)}'.strip())

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
-Line = tuple[bytes, bytes]
-
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -33,21 +31,50 @@ UNTOUCHABLE = frozenset({b"content-length"})
 
 
 class Fields:
-    """A header section: each line as it came, and each field's combined value.
+    """A header section: each line as it came, and each field's combined value. Not changed once it is made.
 
-    :ivar lines: lower-case name and the line as it came, without its CRLF, in order
-    :ivar values: by lower-case name; several lines of one name joined by ``, `` (RFC 9110 5.3)
+    :ivar block: the whole section as it came, each line with its CRLF
+    :ivar names: the lines' names in lower case, in order
+    :ivar memo: what ``end_to_end_request`` made of it last, because an SDK sends the same section again and again
     """
 
-    __slots__ = ("lines", "values")
+    __slots__ = ("_lines", "_values", "block", "memo", "names")
 
-    def __init__(self, lines: list[Line], values: dict[bytes, bytes]) -> None:
-        self.lines = lines
-        self.values = values
+    def __init__(self, block: bytes, names: list[bytes]) -> None:
+        self.block = block
+        self.names = names
+        self.memo: tuple[tuple[bytes, ...], bytes] | None = None
+        self._lines: list[bytes] | None = None
+        self._values: dict[bytes, bytes] | None = None
+
+    @property
+    def lines(self) -> list[bytes]:
+        """The lines as they came, without their CRLF, in order."""
+        if self._lines is None:
+            self._lines = self.block.split(b"\r\n")
+            self._lines.pop()
+        return self._lines
+
+    @property
+    def values(self) -> dict[bytes, bytes]:
+        """Each field's value by lower-case name; several lines of one name are joined by ``, `` (RFC 9110 5.3)."""
+        values = self._values
+        if values is None:
+            pairs = zip(self.names, self.lines, strict=True)
+            values = self._values = {name: line[len(name) + 1 :].strip(b" \t") for name, line in pairs}
+            if len(values) != len(self.names):
+                self._join(values)
+        return values
 
     def get(self, name: bytes) -> bytes | None:
-        """The combined value of the field with this lower-case name, None where it is absent."""
+        """The value of the field with this lower-case name, None where it is absent."""
         return self.values.get(name)
+
+    def _join(self, values: dict[bytes, bytes]) -> None:
+        for name in values:
+            if self.names.count(name) > 1:
+                lines = [line for each, line in zip(self.names, self.lines, strict=True) if each == name]
+                values[name] = b", ".join(line[len(name) + 1 :].strip(b" \t") for line in lines)
 
 
 def options(value: bytes | None) -> frozenset[bytes]:
@@ -69,37 +96,52 @@ def _stays_here(name: bytes) -> bool:
     return name in HOP_BY_HOP or name in OURS or name == b"forwarded" or name.startswith(b"x-forwarded-")
 
 
-def end_to_end_request(fields: Fields, dropped: Iterable[bytes] = ()) -> list[bytes]:
-    """The request lines that pass on, in their order: nothing for this hop, nothing that we decide.
+def end_to_end_request(fields: Fields, dropped: tuple[bytes, ...] = ()) -> bytes:
+    """The request lines that pass on, each with its CRLF, in order: nothing for this hop, nothing that we decide.
 
     What ``Connection`` names goes too, but never what we write afterwards: Host, Authorization and the framing
     are safe from it, so no request can take them away (CVE-2022-31813).
 
     :param dropped: further lower-case names
     """
+    if fields.memo is not None and fields.memo[0] == dropped:
+        return fields.memo[1]
     gone = _named(fields).union(dropped)
-    return [line for name, line in fields.lines if not _stays_here(name) and name not in gone]
+    passing = _section(
+        line
+        for name, line in zip(fields.names, fields.lines, strict=True)
+        if not _stays_here(name) and name not in gone
+    )
+    fields.memo = (dropped, passing)
+    return passing
 
 
-def end_to_end_response(fields: Fields, dropped: Iterable[bytes] = ()) -> list[bytes]:
-    """The response lines that pass on, in their order.
+def end_to_end_response(fields: Fields, dropped: frozenset[bytes] = HOP_BY_HOP) -> bytes:
+    """The response lines that pass on, each with its CRLF, in order.
 
-    :param dropped: further lower-case names
+    :param dropped: lower-case names, ``HOP_BY_HOP`` among them
     """
-    gone = _named(fields).union(HOP_BY_HOP, dropped)
-    return [line for name, line in fields.lines if name not in gone]
+    gone = dropped | _named(fields) if b"connection" in fields.names else dropped
+    if gone.isdisjoint(fields.names):
+        return fields.block
+    return b"".join(line + b"\r\n" for name, line in zip(fields.names, fields.lines, strict=True) if name not in gone)
+
+
+def _section(lines: Iterable[bytes]) -> bytes:
+    joined = b"\r\n".join(lines)
+    return joined + b"\r\n" if joined else b""
 
 
 def _named(fields: Fields) -> frozenset[bytes]:
     return options(fields.get(b"connection")) - UNTOUCHABLE
 
 
-def authorize(lines: list[bytes], credential: bytes | None) -> list[bytes]:
-    """The lines of ``end_to_end_request`` with exactly one ``Authorization``, added last, or none.
+def authorize(section: bytes, credential: bytes | None) -> bytes:
+    """The section of ``end_to_end_request`` with exactly one ``Authorization``, added last, or none.
 
     :param credential: the field's value, such as ``Bearer …`` (RFC 6750 2.1)
     """
-    return lines if credential is None else [*lines, b"Authorization: " + credential]
+    return section if credential is None else b"%bAuthorization: %b\r\n" % (section, credential)
 
 
 def own_bearer(fields: Fields, placeholder: bytes) -> bytes | None:

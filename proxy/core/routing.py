@@ -109,6 +109,8 @@ def kind_of(rest: bytes, *, websocket: bool) -> Kind:
     token must never go where a guest's belongs, so in doubt none is injected.
     """
     path = rest.partition(b"?")[0]
+    if path.startswith(b"/api/v2/") and not _ODD.search(path):
+        return Kind.GUEST if _GUEST.fullmatch(path) else Kind.API
     match path:
         case b"/oauth/token":
             return Kind.TOKEN

@@ -39,10 +39,11 @@ class Token:
     ahead: float
     """Seconds before expiry at which the refresh begins."""
 
-    @property
-    def credential(self) -> bytes:
-        """The value of the ``Authorization`` field that carries it (RFC 6750 2.1)."""
-        return b"Bearer " + self.access_token.encode("ascii")
+    credential: bytes = field(init=False, repr=False)
+    """The value of the ``Authorization`` field that carries it (RFC 6750 2.1)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "credential", b"Bearer " + self.access_token.encode("ascii"))
 
     @property
     def leeway(self) -> float:
@@ -68,7 +69,7 @@ def state(token: Token | None, now: Instant) -> TokenState:
     """What can be done with the token now: FRESH, use; STALE, use and refresh; EXPIRED or NONE, wait for another."""
     if token is None:
         return TokenState.NONE
-    left = remaining(token, now)
+    left = token.lifetime - age(token, now)
     if left > token.ahead:
         return TokenState.FRESH
     if left > token.leeway:

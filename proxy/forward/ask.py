@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
-from proxy.core.fields import authorize, end_to_end_request, end_to_end_response, options
+from proxy.core.fields import HOP_BY_HOP, authorize, end_to_end_request, end_to_end_response, options
 from proxy.errors import UpstreamError, UpstreamSilent
-from proxy.forward.exchange import Exchange, head, wants_trailers
-from proxy.forward.rescue import NAME
+from proxy.forward.exchange import VIA, Exchange, head, wants_trailers
 from proxy.wire.body import Body
 from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
 from proxy.wire.upstream import Upstream, UpstreamConnection
@@ -25,24 +22,22 @@ def request_head(
 ) -> bytes:
     """The head to send: the client's end-to-end fields, what this hop adds, and last the credential."""
     request = exchange.request
-    dropped = [tenant_header]
-    ours: list[bytes] = []
-    if request.method == b"OPTIONS" and (hops := request.fields.get(b"max-forwards")) is not None:
-        dropped.append(b"max-forwards")
-        ours.append(b"Max-Forwards: " + _one_hop_less(hops))
-    if request.minor == 0:
-        dropped.append(b"expect")  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
-    if exchange.websocket:
-        ours += (b"Connection: Upgrade", b"Upgrade: websocket")
-    elif wants_trailers(request):
-        ours += (b"Connection: TE", b"TE: trailers")
+    dropped: tuple[bytes, ...] = (tenant_header,)
+    ours = VIA[request.minor]
     if request.length == CHUNKED:
-        ours.append(b"Transfer-Encoding: chunked")
-    ours.append(b"Via: 1.%d %b" % (request.minor, NAME))
-    lines = authorize(end_to_end_request(request.fields, dropped) + ours, credential)
+        ours += b"Transfer-Encoding: chunked\r\n"
+    if request.minor == 0:
+        dropped += (b"expect",)  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
+    if exchange.websocket:
+        ours += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    elif wants_trailers(request):
+        ours += b"Connection: TE\r\nTE: trailers\r\n"
+    if request.method == b"OPTIONS" and (hops := request.fields.get(b"max-forwards")) is not None:
+        dropped += (b"max-forwards",)
+        ours += b"Max-Forwards: %b\r\n" % _one_hop_less(hops)
+    section = authorize(end_to_end_request(request.fields, dropped) + ours, credential)
     target = upstream.path + rest if rest != b"*" else rest
-    fields = b"\r\n".join(lines)
-    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n\r\n" % (request.method, target, upstream.authority, fields)
+    return b"%b %b%b%b\r\n" % (request.method, target, upstream.version_and_host, section)
 
 
 async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[UpstreamConnection, ResponseHead]:
@@ -70,13 +65,12 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
     loop, body, timing = connection.loop, exchange.body, exchange.timing
     answered = False
     try:
-        connection.write(request + body.opening())
+        connection.write(request + body.opening() if exchange.request.length else request)
         if not body.complete:
             pump = body.pump(connection, timing.idle_timeout, timing.request_timeout)
             exchange.upload = loop.create_task(pump, name="request body")
         while True:
-            due = math.inf if body.completed_at is None else body.completed_at + timing.request_timeout
-            answer = await connection.receive_response(timing.max_header_bytes, due)
+            answer = await connection.receive_response(timing.max_header_bytes, exchange.answer_due)
             if answer.status >= 200 or answer.status == 101:
                 break
             _relay_interim(exchange, answer)
@@ -91,8 +85,8 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
 def _relay_interim(exchange: Exchange, answer: ResponseHead) -> None:
     if exchange.request.minor == 0:
         return  # HTTP/1.0 knows no 1xx (RFC 9110 15.2)
-    lines = end_to_end_response(answer.fields, (b"content-length",))
-    exchange.client.write(head(answer.status, answer.reason, lines))
+    section = end_to_end_response(answer.fields, HOP_BY_HOP | {b"content-length"})
+    exchange.client.write(head(answer.status, answer.reason, section))
 
 
 async def discard(upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead, exchange: Exchange) -> None:

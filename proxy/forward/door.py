@@ -32,8 +32,8 @@ def is_own_login(form: Form) -> bool:
     return form.get("grant_type") in _PEOPLES_OWN
 
 
-def placeholder(form: Form, seconds_left: float) -> tuple[list[bytes], bytes]:
-    """The field lines and the body of a token answer (RFC 6749 5.1) that gives no token away.
+def placeholder(form: Form, seconds_left: float) -> tuple[bytes, bytes]:
+    """The field section and the body of a token answer (RFC 6749 5.1) that gives no token away.
 
     :param seconds_left: of the tenant's real token; SDKs that renew by time come back then
     """
@@ -45,10 +45,5 @@ def placeholder(form: Form, seconds_left: float) -> tuple[list[bytes], bytes]:
     if form.get("grant_type") in _WITH_REFRESH_TOKEN:
         answer["refresh_token"] = PLACEHOLDER
     body = json.dumps(answer).encode()
-    lines = [
-        b"Content-Type: application/json",
-        b"Content-Length: %d" % len(body),
-        b"Cache-Control: no-store",
-        b"Pragma: no-cache",
-    ]
-    return lines, body
+    section = b"Content-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\nPragma: no-cache\r\n"
+    return section % len(body), body

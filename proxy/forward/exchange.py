@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 from proxy.core import access
 from proxy.core.fields import options
-from proxy.core.routing import Target
 from proxy.errors import ProxyError
 from proxy.forward.body import KeptBody
+from proxy.forward.rescue import NAME
 from proxy.forward.tenant import Tenant, Timing
 from proxy.wire.server import Request
 
@@ -20,7 +21,10 @@ REASONS = {
     502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
 
-METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+VIA = (b"Via: 1.0 %b\r\n" % NAME, b"Via: 1.1 %b\r\n" % NAME)
+"""By the minor version of the message that is passed on (RFC 9110 7.6.3)."""
+
+METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
 
 
 class Exchange:
@@ -64,12 +68,15 @@ class Exchange:
         self.upload: asyncio.Task[None] | None = None
 
     @property
+    def answer_due(self) -> float:
+        """When the answer must begin, on the loop's clock; infinite while the body is still coming."""
+        completed = self.body.completed_at
+        return math.inf if completed is None else completed + self.timing.request_timeout
+
+    @property
     def patience(self) -> float:
         """Seconds that are left to begin the answer; all of them while the body is still coming."""
-        completed = self.body.completed_at
-        if completed is None:
-            return self.timing.request_timeout
-        return completed + self.timing.request_timeout - self.client.loop.time()
+        return min(self.timing.request_timeout, self.answer_due - self.client.loop.time())
 
     def stop_upload(self) -> None:
         """Ends the sending of the body; what was read of it stays kept."""
@@ -77,25 +84,28 @@ class Exchange:
             self.upload.cancel()
             self.upload = None
 
-    def client_head(self, status: int, reason: bytes, lines: list[bytes]) -> bytes:
-        """The head of the answer, with the fields that concern the client's connection and its origin."""
+    def client_head(self, status: int, reason: bytes, section: bytes) -> bytes:
+        """The head of the answer, with the fields that concern the client's connection and its origin.
+
+        :param section: field lines, each with its CRLF
+        """
         request = self.request
         if self.client.draining:
             request.keep_alive = False
         if self.origin is not None:
-            lines = [*lines, *access.shared_with(self.origin)]
+            section += access.shared_with(self.origin)
         if not request.keep_alive:
-            lines = [*lines, b"Connection: close"]
+            section += b"Connection: close\r\n"
         elif request.minor == 0:
-            lines = [*lines, b"Connection: keep-alive"]
+            section += b"Connection: keep-alive\r\n"
         self.status = status
-        return head(status, reason, lines)
+        return head(status, reason, section)
 
-    def respond(self, status: int, lines: list[bytes], body: bytes = b"") -> None:
-        """Answers here, without the upstream; the lines include the framing."""
+    def respond(self, status: int, section: bytes, body: bytes = b"") -> None:
+        """Answers here, without the upstream; the section includes the framing."""
         if not self._request_is_whole():
             self.request.keep_alive = False
-        opening = self.client_head(status, REASONS[status], lines)
+        opening = self.client_head(status, REASONS[status], section)
         self.client.write(opening if self.request.method == b"HEAD" else opening + body)
 
     def _request_is_whole(self) -> bool:
@@ -106,33 +116,24 @@ class Exchange:
         return self.body.complete
 
 
-def head(status: int, reason: bytes, lines: list[bytes]) -> bytes:
-    """A response head (RFC 9112 4)."""
-    fields = b"\r\n".join(lines)
-    return b"HTTP/1.1 %d %b\r\n%b\r\n\r\n" % (status, reason, fields) if lines else _bare(status, reason)
+def head(status: int, reason: bytes, section: bytes) -> bytes:
+    """A response head (RFC 9112 4).
 
-
-def _bare(status: int, reason: bytes) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n\r\n" % (status, reason)
-
-
-def authority_of(request: Request, target: Target) -> bytes | None:
-    """What a request says it is for: the target's authority, or else Host (RFC 9112 3.2.2)."""
-    return target.authority if target.authority is not None else request.fields.get(b"host")
+    :param section: field lines, each with its CRLF
+    """
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, section)
 
 
 def wants_trailers(request: Request) -> bool:
     """Whether the client takes trailer fields (RFC 9110 6.5.1)."""
-    return b"trailers" in options(request.fields.get(b"te"))
+    return b"te" in request.fields.names and b"trailers" in options(request.fields.get(b"te"))
 
 
 def _asks_for_websocket(request: Request) -> bool:
     # Any other upgrade (h2c) would open a way around everything that is checked here; it is not passed on.
-    upgrade = request.fields.get(b"upgrade")
     return (
-        upgrade is not None
-        and upgrade.lower() == b"websocket"
-        and b"upgrade" in request.connection_options
+        b"upgrade" in request.connection_options
+        and (request.fields.get(b"upgrade") or b"").lower() == b"websocket"
         and request.method == b"GET"
         and request.minor == 1
         and request.length == 0

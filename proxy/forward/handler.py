@@ -12,7 +12,7 @@ from proxy.core.tokens import Token
 from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError, UnknownTenant
 from proxy.forward import door
 from proxy.forward.ask import ask, discard, request_head
-from proxy.forward.exchange import METHODS, REASONS, Exchange, authority_of, head
+from proxy.forward.exchange import METHODS, REASONS, Exchange, head
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
 from proxy.forward.tenant import Rules, Tenant, Timing
@@ -56,8 +56,8 @@ class Forwarder:
         """Answers a head that could not be read; what follows it can't be trusted to be a request."""
         failure = explain(error)
         self.refused[failure.status] = self.refused.get(failure.status, 0) + 1
-        lines, body = error_response(failure)
-        client.write(head(failure.status, REASONS[failure.status], [*lines, b"Connection: close"]) + body)
+        section, body = error_response(failure)
+        client.write(head(failure.status, REASONS[failure.status], section + b"Connection: close\r\n") + body)
 
     async def _answer(self, exchange: Exchange) -> None:
         """One request, whatever happens to it: exactly one answer, or a connection that is visibly broken off."""
@@ -66,7 +66,7 @@ class Forwarder:
         except ClientClosed:
             exchange.request.keep_alive = False
             exchange.client.abort()
-        except Exception as error:  # no client is ever dropped without an answer
+        except Exception as error:  # noqa: BLE001 - no client is ever dropped without an answer
             self._rescue(exchange, error)
         finally:
             exchange.stop_upload()
@@ -77,7 +77,8 @@ class Forwarder:
         if exchange.status:
             # The head is gone: only a broken connection tells the client that this is not the whole.
             exchange.request.keep_alive = False
-            return exchange.client.abort()
+            exchange.client.abort()
+            return
         if isinstance(error, BadRequest):
             exchange.request.keep_alive = False
         exchange.respond(failure.status, *error_response(failure))
@@ -99,22 +100,27 @@ class Forwarder:
         if request.method in (b"CONNECT", b"TRACE"):
             raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
         target = routing.split(request.method, request.target)
-        authority = _checked_authority(rules, request, target)
-        exchange.origin = access.check_origin(rules.callers, authority, request.fields)
+        fields = request.fields
+        authority = _authority(request, target)
+        exchange.origin = access.check_caller(
+            rules.callers, authority, fields.get(b"origin"), fields.get(b"sec-fetch-site")
+        )
         if exchange.origin is not None and _is_preflight(request):
-            return exchange.respond(204, access.preflight(exchange.origin, request.fields))
-        access.check_key(rules.callers, request.fields.get(b"x-proxy-key"), target.key)
+            exchange.respond(204, access.preflight(fields))
+            return
+        access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
         exchange.tenant = tenant = _tenant(rules, target, request, authority)
         access.check_policy(tenant.policy, request.method, target.rest)
         if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
             # It asks for no hop beyond this one (RFC 9110 7.6.2).
-            return exchange.respond(200, [METHODS, b"Content-Length: 0"])
+            exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
+            return
         match routing.kind_of(target.rest, websocket=exchange.websocket):
             case Kind.TOKEN:
                 await self._token(exchange, tenant, target)
             case Kind.LOGIN_PAGE:
-                location = b"Location: " + str(tenant.login.base).encode("ascii") + target.rest
-                exchange.respond(302, [location, b"Content-Length: 0"])
+                location = str(tenant.login.base).encode("ascii") + target.rest
+                exchange.respond(302, b"Location: %b\r\nContent-Length: 0\r\n" % location)
             case Kind.WEBMESSAGING:
                 await self._pass_on(exchange, tenant.webmessaging, target.rest)
             case Kind.CDN:
@@ -164,10 +170,11 @@ class Forwarder:
             raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).")
         exchange.body = exchange.body.with_limit(door.LONGEST_FORM)
         if not exchange.body.complete and request.minor == 1 and request.fields.get(b"expect") is not None:
-            exchange.client.write(head(100, b"Continue", []))
+            exchange.client.write(head(100, b"Continue", b""))
         form = door.read_form(await exchange.body.gather(self.timing.idle_timeout))
         if tenant.fill and door.is_own_login(form):
-            return await self._pass_on(exchange, tenant.login, target.rest)
+            await self._pass_on(exchange, tenant.login, target.rest)
+            return
         token = tenant.tokens.current() or await tenant.tokens.token(exchange.patience)
         exchange.respond(200, *door.placeholder(form, tenant.tokens.seconds_left(token)))
 
@@ -194,16 +201,17 @@ def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
         tenant.tally.rate_limit_remaining = max(0, int(allowed[:9]) - int(count[:9]))
 
 
-def _checked_authority(rules: Rules, request: Request, target: Target) -> bytes:
+def _authority(request: Request, target: Target) -> bytes:
+    """What a request says it is for: the target's authority, or else Host (RFC 9112 3.2.2)."""
     host = request.fields.get(b"host")
-    if host is not None:
-        access.host_of(host)
-    elif request.minor == 1:
-        raise BadRequest("A request has exactly one Host (RFC 9112 3.2).")
-    # A request without a name is no browser's: they all speak HTTP/1.1.
-    authority = authority_of(request, target) or b"localhost"
-    access.check_host(rules.callers, authority)
-    return authority
+    if host is None:
+        if request.minor == 1:
+            raise BadRequest("A request has exactly one Host (RFC 9112 3.2).")
+        return target.authority or b"localhost"  # no browser speaks HTTP/1.0
+    if target.authority is None:
+        return host
+    access.host_of(host)
+    return target.authority
 
 
 def _tenant(rules: Rules, target: Target, request: Request, authority: bytes) -> Tenant:

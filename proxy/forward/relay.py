@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from proxy.core import access
-from proxy.core.fields import end_to_end_response, options
+from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
 from proxy.errors import ClientClosed, UpstreamProtocolError
-from proxy.forward.exchange import Exchange, head, wants_trailers
-from proxy.forward.rescue import NAME, proxy_status
+from proxy.forward.exchange import VIA, Exchange, head, wants_trailers
+from proxy.forward.rescue import proxy_status
 from proxy.wire.body import LAST_CHUNK, Body, chunk
 from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
 from proxy.wire.tunnel import Tunnel
 from proxy.wire.upstream import Upstream, UpstreamConnection
+
+_WITHOUT_TRAILER = HOP_BY_HOP | {b"trailer"}
+_WITHOUT_LENGTH = HOP_BY_HOP | {b"trailer", b"content-length"}
+"""An answer that never has content has no length either (RFC 9110 8.6)."""
+
+_NO_TRAILERS = frozenset({b"content-length", b"trailer", b"set-cookie", b"host", b"authorization"})
+"""What frames, routes or authenticates has no business behind the content (RFC 9110 6.5.1)."""
 
 
 async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead) -> None:
@@ -22,12 +29,15 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
     reusable = False
     try:
         if answer.status == 101:
-            return await _switch(exchange, connection, answer)
+            await _switch(exchange, connection, answer)
+            return
         length = response_length(exchange.request.method, answer)
         body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
         persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
-        await _stream(exchange, body, chunked=_begin(exchange, answer, body, persistent=persistent))
-        reusable = await _upload_done(exchange, persistent=persistent)
+        chunked = _begin(exchange, answer, body, persistent=persistent)
+        if not body.complete or exchange.client.sending_behind:
+            await _stream(exchange, body, chunked=chunked)
+        reusable = persistent and (exchange.upload is None or await _upload_done(exchange))
     finally:
         if reusable:
             upstream.release(connection)
@@ -39,30 +49,27 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
 def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: bool) -> bool:
     """Sends the head with what has arrived of the body; whether the rest goes in chunks."""
     request = exchange.request
-    dropped: list[bytes] = []
-    if answer.status == 204:
-        dropped.append(b"content-length")  # RFC 9110 8.6
-    if body.length != CHUNKED or not wants_trailers(request):
-        dropped.append(b"trailer")
-    if exchange.origin is not None:
-        dropped += access.CORS_FIELDS
-    lines = end_to_end_response(answer.fields, dropped)
-    chunked = False
-    if body.length < 0:
-        chunked = request.minor == 1
-        if not chunked:
-            request.keep_alive = False  # to HTTP/1.0, only the connection's end delimits it
-    if chunked or _head_of_chunked(exchange, answer):
-        lines.append(b"Transfer-Encoding: chunked")
-    lines.append(b"Via: 1.%d %b" % (answer.minor, NAME))
-    if exchange.note is not None:
-        lines.append(proxy_status(exchange.note))
+    chunked = body.length < 0 and request.minor == 1
+    if body.length < 0 and not chunked:
+        request.keep_alive = False  # to HTTP/1.0, only the connection's end delimits it
     if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
         request.keep_alive = False
-    opening = exchange.client_head(answer.status, answer.reason, lines)
+    section = end_to_end_response(answer.fields, _dropped(exchange, answer, body)) + VIA[answer.minor]
+    if chunked or _head_of_chunked(exchange, answer):
+        section += b"Transfer-Encoding: chunked\r\n"
+    if exchange.note is not None:
+        section += proxy_status(exchange.note)
+    opening = exchange.client_head(answer.status, answer.reason, section)
     piece = body.take()
-    exchange.client.write(opening + _framed(exchange, body, piece, chunked=chunked))
+    exchange.client.write(opening + (_framed(exchange, body, piece) if chunked else piece))
     return chunked
+
+
+def _dropped(exchange: Exchange, answer: ResponseHead, body: Body) -> frozenset[bytes]:
+    if answer.status == 204:
+        return _WITHOUT_LENGTH if exchange.origin is None else _WITHOUT_LENGTH | access.CORS_FIELDS
+    dropped = HOP_BY_HOP if body.length == CHUNKED and wants_trailers(exchange.request) else _WITHOUT_TRAILER
+    return dropped if exchange.origin is None else dropped | access.CORS_FIELDS
 
 
 def _head_of_chunked(exchange: Exchange, answer: ResponseHead) -> bool:
@@ -83,15 +90,13 @@ async def _stream(exchange: Exchange, body: Body, *, chunked: bool) -> None:
         while not body.complete:
             await client.drain(client.loop.time() + idle)
             piece = await body.read_within(idle)
-            client.write(_framed(exchange, body, piece, chunked=chunked))
+            client.write(_framed(exchange, body, piece) if chunked else piece)
         await client.drain(client.loop.time() + idle)
     except OSError:
         raise ClientClosed("One side stopped in the middle of the answer.") from None
 
 
-def _framed(exchange: Exchange, body: Body, piece: bytes, *, chunked: bool) -> bytes:
-    if not chunked:
-        return piece
+def _framed(exchange: Exchange, body: Body, piece: bytes) -> bytes:
     return (chunk(piece) if piece else b"") + (_last_chunk(exchange, body) if body.complete else b"")
 
 
@@ -99,30 +104,29 @@ def _last_chunk(exchange: Exchange, body: Body) -> bytes:
     if body.trailers is None or not wants_trailers(exchange.request):
         return LAST_CHUNK
     # A trailer field that frames, routes or authenticates has no business there (RFC 9110 6.5.1).
-    lines = end_to_end_response(body.trailers, (b"content-length", b"trailer", b"set-cookie"))
-    return b"0\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+    return b"0\r\n%b\r\n" % end_to_end_response(body.trailers, HOP_BY_HOP | _NO_TRAILERS)
 
 
-async def _upload_done(exchange: Exchange, *, persistent: bool) -> bool:
-    """Whether both connections are in step: the upstream has the whole request too, and stays open.
+async def _upload_done(exchange: Exchange) -> bool:
+    """Whether the request's body was sent to its end, so that both connections are in step.
 
-    Where it answered early and goes on reading, the client's body is sent on to its end.
+    Where the upstream answered early and goes on reading, the client's body is sent on to its end.
     """
-    if exchange.upload is not None and persistent and exchange.request.keep_alive:
+    if exchange.request.keep_alive and exchange.upload is not None:
         await exchange.upload
         exchange.upload = None
     if not exchange.body.complete:
         exchange.request.keep_alive = False
-    return persistent and exchange.body.complete and exchange.upload is None
+    return exchange.body.complete and exchange.upload is None
 
 
 async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: ResponseHead) -> None:
     """Becomes a tunnel once the upstream has agreed to a WebSocket (RFC 9110 7.8, RFC 6455 4)."""
     if not exchange.websocket or b"websocket" not in options(answer.fields.get(b"upgrade")):
         raise UpstreamProtocolError("The upstream switches to a protocol that nobody asked for.")
-    lines = end_to_end_response(answer.fields, (b"content-length",))
-    lines += (b"Connection: Upgrade", b"Upgrade: websocket", b"Via: 1.%d %b" % (answer.minor, NAME))
+    section = end_to_end_response(answer.fields, _WITHOUT_LENGTH)
+    section += b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + VIA[answer.minor]
     exchange.status = 101
     exchange.request.keep_alive = False
-    exchange.client.write(head(101, answer.reason, lines))
+    exchange.client.write(head(101, answer.reason, section))
     await Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout).run()

@@ -69,8 +69,8 @@ def explain(error: Exception) -> Failure:
     return Failure(500, "internal.error", "proxy_internal_error", "A defect of the proxy; its log says more.")
 
 
-def error_response(failure: Failure) -> tuple[list[bytes], bytes]:
-    """The field lines, framing included, and the body in Genesys's error shape."""
+def error_response(failure: Failure) -> tuple[bytes, bytes]:
+    """The field section, framing included, and the body in Genesys's error shape."""
     body = json.dumps(
         {
             "message": failure.message,
@@ -82,20 +82,20 @@ def error_response(failure: Failure) -> tuple[list[bytes], bytes]:
         }
     ).encode()
     lines = [
-        b"Content-Type: application/json",
-        b"Content-Length: %d" % len(body),
-        b"Cache-Control: no-store",
+        b"Content-Type: application/json\r\n",
+        b"Content-Length: %d\r\n" % len(body),
+        b"Cache-Control: no-store\r\n",
         proxy_status(failure.message, error=failure.proxy_error),
     ]
     if failure.retry_after is not None:
-        lines.append(b"Retry-After: %d" % failure.retry_after)
+        lines.append(b"Retry-After: %d\r\n" % failure.retry_after)
     if failure.status == 405:
-        lines.append(b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT")
-    return lines, body
+        lines.append(b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n")
+    return b"".join(lines), body
 
 
 def proxy_status(details: str, *, error: str | None = None) -> bytes:
-    """The ``Proxy-Status`` line: what happened here (RFC 9209 2), details as a quoted string (RFC 8941 3.3.3)."""
+    """The ``Proxy-Status`` line with its CRLF: what happened here (RFC 9209 2), in a quoted string (RFC 8941 3.3.3)."""
     quoted = "".join(c if " " <= c <= "~" else "?" for c in details).replace("\\", "\\\\").replace('"', '\\"')
     kind = f"; error={error}" if error is not None else ""
-    return b'Proxy-Status: %b%b; details="%b"' % (NAME, kind.encode("ascii"), quoted.encode("ascii"))
+    return b'Proxy-Status: %b%b; details="%b"\r\n' % (NAME, kind.encode("ascii"), quoted.encode("ascii"))

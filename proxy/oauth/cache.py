@@ -1,4 +1,4 @@
-"""The tokens in memory: bounded, each kept for as long as it lives."""
+"""The tokens that outlive their sources, as at a reload: bounded, each kept for as long as it lives."""
 
 from __future__ import annotations
 

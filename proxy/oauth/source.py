@@ -81,6 +81,7 @@ class TokenSource:
         self._flight: asyncio.Task[Token] | None = None
         self._failure: Failure | None = None
         self._cooling_until = -math.inf
+        self._token = cache.get(self._key)
         self.used = False
         """Somebody was given a token since the last refresh; see ``keep_warm``."""
 
@@ -88,17 +89,17 @@ class TokenSource:
 
     def current(self) -> Token | None:
         """The token, if it can be used now without waiting; a stale one is refreshed behind the caller."""
+        token = self._token
+        if token is None:
+            return None
         now = self._clock()
-        token = self._cache.get(self._key)
-        match tokens.state(token, now):
-            case TokenState.FRESH:
-                self.used = True
-                return token
-            case TokenState.STALE:
-                self.used = True
-                self._refresh_behind(now)
-                return token
-        return None
+        state = tokens.state(token, now)
+        if state is TokenState.EXPIRED:
+            return None
+        self.used = True
+        if state is TokenState.STALE:
+            self._refresh_behind(now)
+        return token
 
     async def token(self, patience: float) -> Token:
         """A usable token, after waiting for at most ``patience`` seconds.
@@ -125,7 +126,8 @@ class TokenSource:
 
         Any number of requests refused with the same token thus cause one refresh.
         """
-        if self._cache.get(self._key) is token:
+        if self._token is token:
+            self._token = None
             self._cache.discard(self._key)
 
     @property
@@ -145,7 +147,7 @@ class TokenSource:
 
     def token_now(self) -> Token | None:
         """The token in whatever state, for reports."""
-        return self._cache.get(self._key)
+        return self._token
 
     @property
     def failure(self) -> Failure | None:
@@ -154,7 +156,7 @@ class TokenSource:
 
     def due(self, now: Instant) -> float:
         """Seconds until a refresh is due, 0 if now: by the token's window, or by the pause after a failure."""
-        token = self._cache.get(self._key)
+        token = self._token
         wait = 0.0 if token is None else max(0.0, tokens.remaining(token, now) - token.ahead)
         pause = 0.0 if self._failure is None else max(0.0, self._failure.until - now.elapsed)
         return max(wait, pause)
@@ -226,6 +228,7 @@ class TokenSource:
             self._tally.refreshes.observe(time.perf_counter() - started)
         self._failure = None
         self.used = False
+        self._token = token
         self._cache.put(self._key, token)
         log.info("tenant %s: new token for %.0f s", self.client.tenant, token.lifetime)
         return token

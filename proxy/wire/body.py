@@ -55,7 +55,12 @@ class Body:
         if self.complete or not stream.buffer:
             return b""
         if self.length >= 0:
-            return self._take_counted()
+            data, stream.buffer = stream.buffer, b""
+            if len(data) > self._chunk:
+                data, stream.buffer = data[: self._chunk], data[self._chunk :]
+            self._chunk -= len(data)
+            self.complete = self._chunk == 0
+            return data
         if self.length == CHUNKED:
             return self._take_chunks()
         data, stream.buffer = stream.buffer, b""
@@ -86,17 +91,6 @@ class Body:
     async def read_within(self, seconds: float) -> bytes:
         """As ``read``, with a deadline that many seconds from now."""
         return await self.read(self._stream.loop.time() + seconds)
-
-    def _take_counted(self) -> bytes:
-        stream = self._stream
-        data = stream.buffer
-        if len(data) > self._chunk:
-            data, stream.buffer = data[: self._chunk], data[self._chunk :]
-        else:
-            stream.buffer = b""
-        self._chunk -= len(data)
-        self.complete = self._chunk == 0
-        return data
 
     def _take_chunks(self) -> bytes:
         buffer = self._stream.buffer

@@ -7,11 +7,10 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from proxy.core.fields import options
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge
 from proxy.wire.body import Body
 from proxy.wire.stream import Stream
-from proxy.wire.syntax import RequestHead, parse_request, stays_open
+from proxy.wire.syntax import RequestHead, parse_request
 
 LINGER = 2.0
 """Seconds for which a closing connection still takes what the client sends, so that a reset does not wipe out
@@ -51,9 +50,8 @@ class Request:
 
     def __init__(self, client: ClientConnection, head: RequestHead) -> None:
         self.client = client
-        self.method, self.target, self.minor, self.fields, self.length = head
-        self.connection_options = options(self.fields.get(b"connection"))
-        self.keep_alive = stays_open(self.minor, self.connection_options)
+        self.method, self.target, self.minor, section = head
+        self.fields, self.length, self.connection_options, self.keep_alive = section
         self.body = Body(client, self.length, request=True, limit=client.limits.max_header_bytes)
 
 
@@ -91,14 +89,14 @@ class ClientConnection(Stream):
             return None
         due = self.loop.time() + self.limits.head_timeout
         while True:
-            # A blank line before a request line is ignored (RFC 9112 2.2).
-            while self.buffer.startswith(b"\r\n"):
-                self.buffer = self.buffer[2:]
-            head = await self._head(due)
+            head = self.take_head(self.limits.max_header_bytes) or await self._head(due)
             if head is None:
                 return None
-            if head != b"\r\n":
-                return Request(self, parse_request(head.removeprefix(b"\r\n")))
+            # A blank line before a request line is ignored (RFC 9112 2.2).
+            if head.startswith(b"\r\n"):
+                self.buffer = head[2:] + b"\r\n" + self.buffer if len(head) > 2 else self.buffer
+                continue
+            return Request(self, parse_request(head))
 
     async def _first_bytes(self) -> bool:
         if self.draining:

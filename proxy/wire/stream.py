@@ -23,32 +23,39 @@ class Stream(asyncio.Protocol):
 
     :ivar buffer: received and not yet taken; whoever takes bytes assigns the rest
     :ivar ended: the peer sends no more, which says nothing of whether it still reads
+    :ivar transport: once the connection is made
     :ivar lost: why the connection is gone, None while it is there
     """
+
+    transport: asyncio.Transport
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.buffer = b""
         self.ended = False
         self.lost: Exception | None = None
-        self._transport: asyncio.Transport | None = None
         self._reader: asyncio.Future[None] | None = None
         self._writer: asyncio.Future[None] | None = None
         self._reading_paused = False
         self._writing_paused = False
+        self._arrived = False
         self._due = math.inf
+        self._armed_for = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
     # --- asyncio.Protocol ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self._transport.set_write_buffer_limits(HIGH_WATER)
+        self.transport = cast(asyncio.Transport, transport)
+        self.transport.set_write_buffer_limits(HIGH_WATER)
 
     def data_received(self, data: bytes) -> None:
         self.buffer = self.buffer + data if self.buffer else data
-        if self._reader is not None:
-            self._wake(self._reader)
+        reader = self._reader
+        if reader is not None:
+            self._arrived = True
+            if not reader.done():
+                reader.set_result(None)
         elif len(self.buffer) >= HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
@@ -64,9 +71,7 @@ class Stream(asyncio.Protocol):
         self.lost = self.lost or exc or ConnectionResetError("closed")
         self._wake(self._reader)
         self._wake(self._writer)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._disarm()
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -91,36 +96,41 @@ class Stream(asyncio.Protocol):
         if self._reading_paused:
             self._reading_paused = False
             self.transport.resume_reading()
-        before = len(self.buffer)
-        self._reader = self.loop.create_future()
+        self._arrived = False
+        waiter = self._reader = self.loop.create_future()
+        self._due = due
+        if self._armed_for > due:
+            self._arm()
         try:
-            await self._until(self._reader, due)
+            await waiter
         finally:
             self._reader = None
-        if len(self.buffer) > before:
-            return True
-        return await self.receive(due)
+            self._due = math.inf
+        return self._arrived or await self.receive(due)
+
+    def take_head(self, limit: int) -> bytes | None:
+        """A head that has arrived whole and is no longer than ``limit``, up to the CRLF of its last line."""
+        end = self.buffer.find(b"\r\n\r\n", 0, limit + 4)
+        if end < 0:
+            return None
+        head, self.buffer = self.buffer[: end + 2], self.buffer[end + 4 :]
+        return head
 
     async def receive_head(self, limit: int, due: float) -> bytes | None:
-        """The bytes of a head up to the CRLF of its last line; None if the stream ends before its first byte.
+        """The next head as ``take_head`` gives it, after waiting; None if the stream ends before its first byte.
 
         :raises ValueError: longer than ``limit``, or a line that ends without CR, which never becomes a head
         :raises EOFError: the stream ends inside it
         """
         start = 0
-        while (end := self.buffer.find(b"\r\n\r\n", start)) < 0:
+        while (head := self.take_head(limit)) is None:
             if len(self.buffer) > limit or _BARE_LF.search(self.buffer, start):
-                break
+                raise ValueError("too long, or a bare LF")
             start = max(0, len(self.buffer) - 3)
             if not await self.receive(due):
                 if self.buffer:
                     raise EOFError
                 return None
-        if end < 0:
-            raise ValueError("bare LF" if len(self.buffer) <= limit else "too long")
-        if end > limit:
-            raise ValueError("too long")
-        head, self.buffer = self.buffer[: end + 2], self.buffer[end + 4 :]
         return head
 
     # --- writing ---
@@ -157,9 +167,9 @@ class Stream(asyncio.Protocol):
     # --- the end ---
 
     @property
-    def transport(self) -> asyncio.Transport:
-        assert self._transport is not None, "used before connection_made"
-        return self._transport
+    def sending_behind(self) -> bool:
+        """The peer is slow to take what was written; ``drain`` waits for it."""
+        return self._writing_paused
 
     @property
     def closing(self) -> bool:
@@ -167,18 +177,20 @@ class Stream(asyncio.Protocol):
 
     def close(self) -> None:
         """Closes after sending what was written."""
-        if self._transport is not None:
-            self._transport.close()
+        self.transport.close()
 
     def abort(self) -> None:
-        """Resets the connection: the peer must not take what it has for the whole (RFC 9112 8)."""
-        if self._transport is None or self.lost is not None:
+        """Resets the connection: the peer must not take what it has for the whole (RFC 9112 8).
+
+        A connection that is being closed is left to end in the way that was begun.
+        """
+        if self.closing:
             return
-        sock = self._transport.get_extra_info("socket")
+        sock = self.transport.get_extra_info("socket")
         if sock is not None and sock.family != getattr(socket, "AF_UNIX", None):
             # Without it the kernel ends the stream in the normal way (SO_LINGER, zero seconds: a reset).
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._transport.abort()
+        self.transport.abort()
 
     def hasten(self, due: float) -> None:
         """Brings the deadline of a wait under way forward, on the loop's clock."""
@@ -202,25 +214,20 @@ class Stream(asyncio.Protocol):
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
-    async def _until(self, waiter: asyncio.Future[None], due: float) -> None:
-        self._due = due
-        self._arm()
-        try:
-            await waiter
-        finally:
-            self._due = math.inf
-
     def _arm(self) -> None:
-        if self._due == math.inf:
-            return
+        if self._due < self._armed_for:
+            self._disarm()
+            self._armed_for = self._due
+            self._timer = self.loop.call_at(self._due, self._tick)
+
+    def _disarm(self) -> None:
         if self._timer is not None:
-            if self._timer.when() <= self._due:
-                return
             self._timer.cancel()
-        self._timer = self.loop.call_at(self._due, self._tick)
+            self._timer = None
+        self._armed_for = math.inf
 
     def _tick(self) -> None:
-        self._timer = None
+        self._disarm()
         if self.loop.time() < self._due - 0.001:
             self._arm()
         elif self._reader is not None:

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from proxy.core.fields import Fields, Line
+from proxy.core.fields import Fields, options
 from proxy.errors import BadRequest, FieldsTooLarge, UnknownCoding, UpstreamProtocolError, VersionNotSupported
 
 CHUNKED = -1
@@ -14,11 +14,14 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 """Length of an answer's body that the end of the connection delimits (RFC 9112 6.3, rule 8)."""
 
+SMALL_SECTION = 2048
+"""Bytes of a request's fields up to which what was read of them is remembered, 512 times at most."""
+
 MOST_FIELDS = 200
 """Field lines in one section; Envoy's default is 100, aiohttp's 128."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_NAME = re.compile(_TOKEN)
+_NAMES = re.compile(rb"(?m)^(" + _TOKEN + rb"):")
 _LEGAL_BYTES = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([01])')
 _OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]")
@@ -28,16 +31,25 @@ _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK_BEFORE_COLON = re.compile(rb"(?m)^(" + _TOKEN + rb")[ \t]+:")
 
 
+class Section(NamedTuple):
+    """A request's fields, and what they say of its body and its connection."""
+
+    fields: Fields
+    length: int
+    """Of the body in bytes, or ``CHUNKED``."""
+    connection_options: frozenset[bytes]
+    keep_alive: bool
+    """The client keeps its connection open."""
+
+
 class RequestHead(NamedTuple):
-    """A request's line and fields, and how long its body is."""
+    """A request's line and fields."""
 
     method: bytes
     target: bytes
     minor: int
     """Of the version: 1 for HTTP/1.1."""
-    fields: Fields
-    length: int
-    """Of the body in bytes, or ``CHUNKED``."""
+    section: Section
 
 
 class ResponseHead(NamedTuple):
@@ -45,6 +57,7 @@ class ResponseHead(NamedTuple):
 
     status: int
     reason: bytes
+    """Empty where there is none."""
     minor: int
     fields: Fields
 
@@ -61,10 +74,18 @@ def parse_request(head: bytes) -> RequestHead:
         if _OTHER_VERSION.fullmatch(line):
             raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
         raise BadRequest("The request line is malformed (RFC 9112 3).")
-    fields = parse_fields(block, BadRequest)
     method, target, version = parts.groups()
     minor = 1 if version == b"1" else 0
-    return RequestHead(method, target, minor, fields, request_length(minor, fields))
+    read = _section if len(block) <= SMALL_SECTION else _section.__wrapped__
+    return RequestHead(method, target, minor, read(minor, block))
+
+
+@lru_cache(maxsize=512)
+def _section(minor: int, block: bytes) -> Section:
+    # An SDK sends the same section with every request of a kind, so most are read once.
+    fields = parse_fields(block, BadRequest)
+    named = options(fields.get(b"connection"))
+    return Section(fields, request_length(minor, fields), named, stays_open(minor, named))
 
 
 def parse_response(head: bytes) -> ResponseHead:
@@ -92,31 +113,17 @@ def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError]) 
     :param block: its lines, each with its CRLF
     :param error: what to raise for a line that is no field line, and for any control character (RFC 9110 5.5)
     """
-    texts = block.split(b"\r\n")
-    ends = len(texts) - 1
-    if block.count(b"\n") != ends or block.count(b"\r") != ends or block.translate(None, _LEGAL_BYTES):
+    ends = block.count(b"\n")
+    if block.count(b"\r") != ends or block.count(b"\r\n") != ends or block.translate(None, _LEGAL_BYTES):
         raise error("A field holds a control character or a bare CR or LF (RFC 9110 5.5, RFC 9112 2.2).")
     if ends > MOST_FIELDS:
         if error is BadRequest:
             raise FieldsTooLarge(f"More than {MOST_FIELDS} field lines.")
         raise error(f"More than {MOST_FIELDS} field lines.")
-    del texts[-1]
-    lines: list[Line] = []
-    values: dict[bytes, bytes] = {}
-    for text in texts:
-        name, colon, value = text.partition(b":")
-        lower = _lower(name)
-        if lower is None or not colon:
-            raise error("A field line is malformed (RFC 9112 5).")
-        value = value.strip(b" \t")
-        lines.append((lower, text))
-        values[lower] = values[lower] + b", " + value if lower in values else value
-    return Fields(lines, values)
-
-
-@lru_cache(maxsize=4096)
-def _lower(name: bytes) -> bytes | None:
-    return name.lower() if _NAME.fullmatch(name) else None
+    names = _NAMES.findall(block.lower())
+    if len(names) != ends:
+        raise error("A field line is malformed (RFC 9112 5).")
+    return Fields(block, names)
 
 
 def request_length(minor: int, fields: Fields) -> int:

@@ -35,35 +35,27 @@ NEXT_ADDRESS_AFTER = 0.25
 class UpstreamConnection(Stream):
     """A connection to an upstream, for one request at a time.
 
+    :ivar idle: nobody uses it
     :ivar reused: it has carried an earlier request, so the upstream may be closing it just now
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, upstream: Upstream) -> None:
         super().__init__(loop)
         self.reused = False
+        self.idle = False
         self._upstream = upstream
-        self._idle = False
-
-    @property
-    def idle(self) -> bool:
-        return self._idle
-
-    @idle.setter
-    def idle(self, idle: bool) -> None:
-        self._idle = idle
-        self.expire_at(self.loop.time() + LONGEST_IDLE if idle else math.inf)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self._idle:
+        if self.idle:
             # Nobody asked: it would be taken for the next request's answer (RFC 9112 9.3).
             self.abort()
 
     def eof_received(self) -> bool:
         super().eof_received()
-        if self._idle:
+        if self.idle:
             self.close()
-        return not self._idle
+        return not self.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -115,7 +107,7 @@ class Upstream:
 
     def __init__(self, base: BaseUrl, tls: ssl.SSLContext, *, connect_timeout: float) -> None:
         self.base = base
-        self.authority = base.authority.encode("ascii")
+        self.version_and_host = b" HTTP/1.1\r\nHost: %b\r\n" % base.authority.encode("ascii")
         self.path = base.path.encode("ascii")
         self._tls = tls if base.tls else None
         self._connect_timeout = connect_timeout
@@ -134,6 +126,7 @@ class Upstream:
             connection = self._idle.pop()
             if not connection.closing and not connection.ended and not connection.buffer:
                 connection.idle = False
+                connection.expire_at(math.inf)
                 return connection
         return None
 
@@ -174,8 +167,8 @@ class Upstream:
         if connection.closing or connection.ended or connection.buffer or self._closed or len(self._idle) >= MOST_IDLE:
             connection.close()
         else:
-            connection.reused = True
-            connection.idle = True
+            connection.reused = connection.idle = True
+            connection.expire_at(connection.loop.time() + LONGEST_IDLE)
             self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
