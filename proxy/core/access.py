@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from proxy.core.fields import Fields
@@ -15,6 +15,9 @@ from proxy.errors import BadRequest, NotAllowed
 _AUTHORITY = re.compile(
     rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::([0-9]{0,5}))?",
 )
+
+METHODS = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"})
+"""What the API knows; others pass too, but not by the shortest way."""
 
 EXPOSED = (
     b"inin-ratelimit-count, inin-ratelimit-allowed, inin-ratelimit-reset, ININ-Correlation-Id, Retry-After, "
@@ -172,10 +175,13 @@ class Policy:
 
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
+    harmless: frozenset[bytes] = field(init=False)
+    """Methods that no rule decides on, as they are usually written."""
 
-    def concerns(self, method: bytes) -> bool:
-        """Whether any rule could decide on a request with this method, in upper case."""
-        return bool(self.allow) or any(rule.method in (b"*", method) for rule in self.deny)
+    def __post_init__(self) -> None:
+        named = {rule.method for rule in self.deny}
+        free = self.allow or b"*" in named
+        object.__setattr__(self, "harmless", frozenset() if free else METHODS - named)
 
 
 def check_policy(policy: Policy, method: bytes, rest: bytes) -> None:
@@ -186,9 +192,9 @@ def check_policy(policy: Policy, method: bytes, rest: bytes) -> None:
 
     :raises NotAllowed: saying by which rule
     """
-    method = method.upper()
-    if not policy.concerns(method):
+    if method in policy.harmless:
         return
+    method = method.upper()
     found = [reading.lower() for reading in readings(rest.partition(b"?")[0])]
     for rule in policy.deny:
         if any(rule.matches(method, path) for path in found):

@@ -35,46 +35,32 @@ class Fields:
 
     :ivar block: the whole section as it came, each line with its CRLF
     :ivar names: the lines' names in lower case, in order
+    :ivar lines: the lines as they came, without their CRLF, in order
+    :ivar values: each field's value by lower-case name; several lines of one name are joined by ``, `` (RFC 9110 5.3)
     :ivar memo: what ``end_to_end_request`` made of it last, because an SDK sends the same section again and again
     """
 
-    __slots__ = ("_lines", "_values", "block", "memo", "names")
+    __slots__ = ("block", "lines", "memo", "names", "values")
 
     def __init__(self, block: bytes, names: list[bytes]) -> None:
         self.block = block
         self.names = names
+        self.lines = lines = block.split(b"\r\n")
+        lines.pop()
+        self.values = {name: line[len(name) + 1 :].strip(b" \t") for name, line in zip(names, lines, strict=True)}
         self.memo: tuple[tuple[bytes, ...], bytes] | None = None
-        self._lines: list[bytes] | None = None
-        self._values: dict[bytes, bytes] | None = None
-
-    @property
-    def lines(self) -> list[bytes]:
-        """The lines as they came, without their CRLF, in order."""
-        if self._lines is None:
-            self._lines = self.block.split(b"\r\n")
-            self._lines.pop()
-        return self._lines
-
-    @property
-    def values(self) -> dict[bytes, bytes]:
-        """Each field's value by lower-case name; several lines of one name are joined by ``, `` (RFC 9110 5.3)."""
-        values = self._values
-        if values is None:
-            pairs = zip(self.names, self.lines, strict=True)
-            values = self._values = {name: line[len(name) + 1 :].strip(b" \t") for name, line in pairs}
-            if len(values) != len(self.names):
-                self._join(values)
-        return values
+        if len(self.values) != len(names):
+            self._join()
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the field with this lower-case name, None where it is absent."""
         return self.values.get(name)
 
-    def _join(self, values: dict[bytes, bytes]) -> None:
-        for name in values:
+    def _join(self) -> None:
+        for name in self.values:
             if self.names.count(name) > 1:
                 lines = [line for each, line in zip(self.names, self.lines, strict=True) if each == name]
-                values[name] = b", ".join(line[len(name) + 1 :].strip(b" \t") for line in lines)
+                self.values[name] = b", ".join(line[len(name) + 1 :].strip(b" \t") for line in lines)
 
 
 def options(value: bytes | None) -> frozenset[bytes]:
@@ -121,7 +107,7 @@ def end_to_end_response(fields: Fields, dropped: frozenset[bytes] = HOP_BY_HOP) 
 
     :param dropped: lower-case names, ``HOP_BY_HOP`` among them
     """
-    gone = dropped | _named(fields) if b"connection" in fields.names else dropped
+    gone = dropped | _named(fields) if b"connection" in fields.values else dropped
     if gone.isdisjoint(fields.names):
         return fields.block
     return b"".join(line + b"\r\n" for name, line in zip(fields.names, fields.lines, strict=True) if name not in gone)

@@ -54,6 +54,10 @@ def split(method: bytes, target: bytes) -> Target:
 
     :raises BadRequest: for any other form, an empty path segment for the tenant, or ``*`` with another method
     """
+    if target.startswith(b"/t/"):
+        end = target.find(b"/", 3)
+        if end > 0 and b"?" not in target[:end]:
+            return Target(None, None, target[3:end], target[end:])
     authority = None
     if not target.startswith(b"/"):
         if target == b"*":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from proxy.core.fields import HOP_BY_HOP, authorize, end_to_end_request, end_to_end_response, options
 from proxy.errors import UpstreamError, UpstreamSilent
-from proxy.forward.exchange import VIA, Exchange, head, wants_trailers
+from proxy.forward.body import NO_BODY
+from proxy.forward.exchange import VIA, Exchange, head
 from proxy.wire.body import Body
-from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
+from proxy.wire.syntax import ResponseHead, response_length, stays_open
 from proxy.wire.upstream import Upstream, UpstreamConnection
 
 LONGEST_REFUSAL = 65_536
@@ -21,23 +22,22 @@ def request_head(
     exchange: Exchange, upstream: Upstream, rest: bytes, credential: bytes | None, tenant_header: bytes
 ) -> bytes:
     """The head to send: the client's end-to-end fields, what this hop adds, and last the credential."""
-    request = exchange.request
     dropped: tuple[bytes, ...] = (tenant_header,)
-    ours = VIA[request.minor]
-    if request.length == CHUNKED:
+    ours = VIA[exchange.minor]
+    if exchange.body.chunked:
         ours += b"Transfer-Encoding: chunked\r\n"
-    if request.minor == 0:
+    if exchange.minor == 0:
         dropped += (b"expect",)  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
     if exchange.websocket:
         ours += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    elif wants_trailers(request):
+    elif exchange.wants_trailers:
         ours += b"Connection: TE\r\nTE: trailers\r\n"
-    if request.method == b"OPTIONS" and (hops := request.fields.get(b"max-forwards")) is not None:
+    if exchange.method == b"OPTIONS" and (hops := exchange.fields.get(b"max-forwards")) is not None:
         dropped += (b"max-forwards",)
         ours += b"Max-Forwards: %b\r\n" % _one_hop_less(hops)
-    section = authorize(end_to_end_request(request.fields, dropped) + ours, credential)
+    section = authorize(end_to_end_request(exchange.fields, dropped) + ours, credential)
     target = upstream.path + rest if rest != b"*" else rest
-    return b"%b %b%b%b\r\n" % (request.method, target, upstream.version_and_host, section)
+    return b"%b %b%b%b\r\n" % (exchange.method, target, upstream.version_and_host, section)
 
 
 async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[UpstreamConnection, ResponseHead]:
@@ -50,25 +50,24 @@ async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[U
     :raises UpstreamError: no connection, or no answer
     :raises ClientClosed, ClientTimeout, BadRequest: what became of the body; the upstream got no whole request
     """
-    connection = upstream.reuse()
-    if connection is not None:
+    connection = upstream.reuse() or await upstream.connect()
+    while True:
         try:
             return connection, await _ask_on(exchange, connection, request)
         except UpstreamSilent:
-            if exchange.request.method not in _SAFE or not exchange.body.kept:
+            if not connection.reused or exchange.method not in _SAFE or not exchange.body.kept:
                 raise
-    connection = await upstream.connect()
-    return connection, await _ask_on(exchange, connection, request)
+        connection = await upstream.connect()
 
 
 async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: bytes) -> ResponseHead:
-    loop, body, timing = connection.loop, exchange.body, exchange.timing
+    body, timing = exchange.body, exchange.timing
     answered = False
     try:
-        connection.write(request + body.opening() if exchange.request.length else request)
+        connection.write(request if body is NO_BODY else request + body.opening())
         if not body.complete:
             pump = body.pump(connection, timing.idle_timeout, timing.request_timeout)
-            exchange.upload = loop.create_task(pump, name="request body")
+            exchange.upload = connection.loop.create_task(pump, name="request body")
         while True:
             answer = await connection.receive_response(timing.max_header_bytes, exchange.answer_due)
             if answer.status >= 200 or answer.status == 101:
@@ -83,7 +82,7 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
 
 
 def _relay_interim(exchange: Exchange, answer: ResponseHead) -> None:
-    if exchange.request.minor == 0:
+    if exchange.minor == 0:
         return  # HTTP/1.0 knows no 1xx (RFC 9110 15.2)
     section = end_to_end_response(answer.fields, HOP_BY_HOP | {b"content-length"})
     exchange.client.write(head(answer.status, answer.reason, section))
@@ -94,7 +93,7 @@ async def discard(upstream: Upstream, connection: UpstreamConnection, answer: Re
     exchange.stop_upload()
     whole = exchange.body.complete and stays_open(answer.minor, options(answer.fields.get(b"connection")))
     try:
-        length = response_length(exchange.request.method, answer)
+        length = response_length(exchange.method, answer)
         body = Body(connection, length, request=False, limit=LONGEST_REFUSAL)
         read = 0
         while whole and not body.complete:

@@ -18,31 +18,30 @@ class KeptBody:
 
     :ivar kept: all that was read so far is still here, so that it can be sent from the start
     :ivar size: bytes read so far
-    :ivar completed_at: when the last of it was read, on the loop's clock; None before
+    :ivar chunked: it is framed in chunks, on both sides
+    :ivar complete: the client has sent all of it
+    :ivar completed_at: when the last of it was read, on the loop's clock; before, and for no body, 0
     """
 
-    __slots__ = ("_chunked", "_clock", "_limit", "_pieces", "_source", "completed_at", "kept", "size")
+    __slots__ = ("_limit", "_pieces", "_source", "chunked", "complete", "completed_at", "kept", "size")
 
-    def __init__(self, source: Body, limit: int) -> None:
+    def __init__(self, source: Body | None, limit: int) -> None:
         self.kept = True
         self.size = 0
-        self._clock = source.clock
-        self.completed_at: float | None = self._clock() if source.complete else None
+        self.complete = source is None
+        self.completed_at = 0.0
         self._source = source
-        self._chunked = source.length == CHUNKED
+        self.chunked = source is not None and source.length == CHUNKED
         self._limit = limit
         self._pieces: list[bytes] = []
 
-    @property
-    def complete(self) -> bool:
-        """The client has sent all of it."""
-        return self._source.complete
-
     def with_limit(self, limit: int) -> KeptBody:
         """The same body, kept up to another limit."""
+        if self._source is None:
+            return self
         other = KeptBody(self._source, limit)
         for piece in self._pieces:
-            other._keep(piece)
+            other._keep(piece, self._source)
         return other
 
     def take_arrived(self) -> None:
@@ -50,15 +49,13 @@ class KeptBody:
 
         :raises BadRequest: the body's framing is broken
         """
-        if not self._source.complete:
-            self._keep(self._source.take())
+        if self._source is not None and not self.complete:
+            self._keep(self._source.take(), self._source)
 
     def opening(self) -> bytes:
         """What can be sent at once behind the head, framed: all that was kept, and what has arrived since."""
-        if self._source.length == 0:
-            return b""
         self.take_arrived()
-        framed = b"".join(chunk(piece) for piece in self._pieces) if self._chunked else b"".join(self._pieces)
+        framed = b"".join(chunk(piece) for piece in self._pieces) if self.chunked else b"".join(self._pieces)
         self._drop_if_long()
         return framed + self._last_chunk()
 
@@ -70,7 +67,7 @@ class KeptBody:
         :raises ClientTimeout: nothing came for ``idle_timeout`` seconds
         """
         while self.kept and not self.complete:
-            self._keep(await self._read(idle_timeout))
+            await self._read(idle_timeout)
         if not self.kept:
             raise ContentTooLarge(f"Content of more than {self._limit} bytes is not read here.")
         return b"".join(self._pieces)
@@ -86,9 +83,8 @@ class KeptBody:
             while not self.complete:
                 await upstream.drain(loop.time() + idle_timeout)
                 piece = await self._read(idle_timeout)
-                self._keep(piece)
                 self._drop_if_long()
-                upstream.write((chunk(piece) if self._chunked and piece else piece) + self._last_chunk())
+                upstream.write((chunk(piece) if self.chunked and piece else piece) + self._last_chunk())
         except (BadRequest, ClientClosed, ClientTimeout) as error:
             upstream.fail(error)
         except TimeoutError:
@@ -99,22 +95,30 @@ class KeptBody:
         upstream.hasten(loop.time() + answer_timeout if self.complete else math.inf)
 
     async def _read(self, idle_timeout: float) -> bytes:
+        assert self._source is not None, "no body is complete from the start"
         try:
-            return await self._source.read_within(idle_timeout)
+            piece = await self._source.read_within(idle_timeout)
         except TimeoutError:
             raise ClientTimeout("The request's body did not arrive in time.") from None
+        self._keep(piece, self._source)
+        return piece
 
-    def _keep(self, piece: bytes) -> None:
+    def _keep(self, piece: bytes, source: Body) -> None:
         if piece:
             self.size += len(piece)
             self._pieces.append(piece)
             self.kept = self.kept and self.size <= self._limit
-        if self._source.complete and self.completed_at is None:
-            self.completed_at = self._clock()
+        if source.complete and not self.complete:
+            self.complete = True
+            self.completed_at = source.clock()
 
     def _drop_if_long(self) -> None:
         if not self.kept:
             self._pieces.clear()
 
     def _last_chunk(self) -> bytes:
-        return LAST_CHUNK if self._chunked and self.complete else b""
+        return LAST_CHUNK if self.chunked and self.complete else b""
+
+
+NO_BODY = KeptBody(None, 0)
+"""For every request without one."""

@@ -7,12 +7,14 @@ import math
 import time
 
 from proxy.core import access
-from proxy.core.fields import options
+from proxy.core.fields import Fields, options
 from proxy.errors import ProxyError
-from proxy.forward.body import KeptBody
+from proxy.forward.body import NO_BODY, KeptBody
 from proxy.forward.rescue import NAME
 from proxy.forward.tenant import Tenant, Timing
-from proxy.wire.server import Request
+from proxy.wire.body import Body
+from proxy.wire.server import ClientConnection
+from proxy.wire.syntax import RequestHead
 
 REASONS = {
     200: b"OK", 204: b"No Content", 302: b"Found", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
@@ -30,6 +32,11 @@ METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
 class Exchange:
     """A request on its way through.
 
+    :ivar method, target, minor, fields: of its head
+    :ivar keep_alive: another request may follow on the client's connection
+    :ivar websocket: it asks to become a WebSocket; any other upgrade (h2c) would open a way around everything
+        that is checked here, and is not passed on
+    :ivar wants_trailers: the client takes trailer fields (RFC 9110 6.5.1)
     :ivar tenant: whose it is, once that is known
     :ivar origin: the allowed origin of a page that may read the answer
     :ivar note: what Proxy-Status says of an answer that passed through
@@ -39,27 +46,41 @@ class Exchange:
     """
 
     __slots__ = (
+        "arrived",
         "body",
         "client",
+        "fields",
+        "keep_alive",
+        "method",
+        "minor",
         "note",
         "origin",
         "replayed",
-        "request",
         "started",
         "status",
+        "target",
         "tenant",
         "timing",
         "upload",
+        "wants_trailers",
         "websocket",
     )
 
-    def __init__(self, request: Request, timing: Timing) -> None:
-        self.request = request
-        self.client = request.client
+    fields: Fields
+
+    def __init__(self, client: ClientConnection, head: RequestHead, timing: Timing) -> None:
+        self.method, self.target, self.minor, section = head
+        self.fields, length, self.keep_alive, upgrade = section
+        self.client = client
         self.timing = timing
         self.started = time.perf_counter()
-        self.body = KeptBody(request.body, timing.replay_buffer)
-        self.websocket = _asks_for_websocket(request)
+        self.arrived = client.loop.time()
+        self.body = NO_BODY
+        if length:
+            body = Body(client, length, request=True, limit=timing.max_header_bytes)
+            self.body = KeptBody(body, timing.replay_buffer)
+        self.websocket = upgrade == b"websocket" and self.method == b"GET" and not length
+        self.wants_trailers = b"te" in self.fields.values and b"trailers" in options(self.fields.get(b"te"))
         self.tenant: Tenant | None = None
         self.origin: bytes | None = None
         self.note: str | None = None
@@ -70,8 +91,10 @@ class Exchange:
     @property
     def answer_due(self) -> float:
         """When the answer must begin, on the loop's clock; infinite while the body is still coming."""
-        completed = self.body.completed_at
-        return math.inf if completed is None else completed + self.timing.request_timeout
+        body = self.body
+        if not body.complete:
+            return math.inf
+        return max(self.arrived, body.completed_at) + self.timing.request_timeout
 
     @property
     def patience(self) -> float:
@@ -89,28 +112,27 @@ class Exchange:
 
         :param section: field lines, each with its CRLF
         """
-        request = self.request
         if self.client.draining:
-            request.keep_alive = False
+            self.keep_alive = False
         if self.origin is not None:
             section += access.shared_with(self.origin)
-        if not request.keep_alive:
+        if not self.keep_alive:
             section += b"Connection: close\r\n"
-        elif request.minor == 0:
+        elif self.minor == 0:
             section += b"Connection: keep-alive\r\n"
         self.status = status
-        return head(status, reason, section)
+        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, section)
 
     def respond(self, status: int, section: bytes, body: bytes = b"") -> None:
         """Answers here, without the upstream; the section includes the framing."""
         if not self._request_is_whole():
-            self.request.keep_alive = False
+            self.keep_alive = False
         opening = self.client_head(status, REASONS[status], section)
-        self.client.write(opening if self.request.method == b"HEAD" else opening + body)
+        self.client.write(opening if self.method == b"HEAD" else opening + body)
 
     def _request_is_whole(self) -> bool:
         try:
-            self.request.body.take()
+            self.body.take_arrived()
         except ProxyError:
             return False
         return self.body.complete
@@ -122,19 +144,3 @@ def head(status: int, reason: bytes, section: bytes) -> bytes:
     :param section: field lines, each with its CRLF
     """
     return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, reason, section)
-
-
-def wants_trailers(request: Request) -> bool:
-    """Whether the client takes trailer fields (RFC 9110 6.5.1)."""
-    return b"te" in request.fields.names and b"trailers" in options(request.fields.get(b"te"))
-
-
-def _asks_for_websocket(request: Request) -> bool:
-    # Any other upgrade (h2c) would open a way around everything that is checked here; it is not passed on.
-    return (
-        b"upgrade" in request.connection_options
-        and (request.fields.get(b"upgrade") or b"").lower() == b"websocket"
-        and request.method == b"GET"
-        and request.minor == 1
-        and request.length == 0
-    )

@@ -16,7 +16,7 @@ from proxy.forward.exchange import METHODS, REASONS, Exchange, head
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
 from proxy.forward.tenant import Rules, Tenant, Timing
-from proxy.wire.server import ClientConnection, Request
+from proxy.wire.server import ClientConnection
 from proxy.wire.syntax import ResponseHead
 from proxy.wire.upstream import Upstream
 
@@ -48,9 +48,10 @@ class Forwarder:
                 return await client.finish(linger=True)
             if request is None:
                 return await client.finish(linger=False)
-            await self._answer(Exchange(request, self.timing))
-            if not request.keep_alive:
-                return await client.finish(linger=not request.body.complete or client.buffer != b"")
+            exchange = Exchange(client, request, self.timing)
+            await self._answer(exchange)
+            if not exchange.keep_alive:
+                return await client.finish(linger=not exchange.body.complete or client.buffer != b"")
 
     def _refuse(self, client: ClientConnection, error: ProxyError) -> None:
         """Answers a head that could not be read; what follows it can't be trusted to be a request."""
@@ -64,7 +65,7 @@ class Forwarder:
         try:
             await self._forward(exchange)
         except ClientClosed:
-            exchange.request.keep_alive = False
+            exchange.keep_alive = False
             exchange.client.abort()
         except Exception as error:  # noqa: BLE001 - no client is ever dropped without an answer
             self._rescue(exchange, error)
@@ -76,11 +77,11 @@ class Forwarder:
         failure = explain(error)
         if exchange.status:
             # The head is gone: only a broken connection tells the client that this is not the whole.
-            exchange.request.keep_alive = False
+            exchange.keep_alive = False
             exchange.client.abort()
             return
         if isinstance(error, BadRequest):
-            exchange.request.keep_alive = False
+            exchange.keep_alive = False
         exchange.respond(failure.status, *error_response(failure))
 
     def _count(self, exchange: Exchange) -> None:
@@ -95,23 +96,23 @@ class Forwarder:
     # --- the straight line ---
 
     async def _forward(self, exchange: Exchange) -> None:
-        request, rules = exchange.request, self.rules
-        exchange.body.take_arrived()
-        if request.method in (b"CONNECT", b"TRACE"):
+        rules, fields = self.rules, exchange.fields
+        if not exchange.body.complete:
+            exchange.body.take_arrived()
+        if exchange.method in (b"CONNECT", b"TRACE"):
             raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
-        target = routing.split(request.method, request.target)
-        fields = request.fields
-        authority = _authority(request, target)
+        target = routing.split(exchange.method, exchange.target)
+        authority = _authority(exchange, target)
         exchange.origin = access.check_caller(
             rules.callers, authority, fields.get(b"origin"), fields.get(b"sec-fetch-site")
         )
-        if exchange.origin is not None and _is_preflight(request):
+        if exchange.origin is not None and _is_preflight(exchange):
             exchange.respond(204, access.preflight(fields))
             return
         access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
-        exchange.tenant = tenant = _tenant(rules, target, request, authority)
-        access.check_policy(tenant.policy, request.method, target.rest)
-        if request.method == b"OPTIONS" and request.fields.get(b"max-forwards") == b"0":
+        exchange.tenant = tenant = _tenant(rules, target, fields.get(rules.tenant_header), authority)
+        access.check_policy(tenant.policy, exchange.method, target.rest)
+        if exchange.method == b"OPTIONS" and fields.get(b"max-forwards") == b"0":
             # It asks for no hop beyond this one (RFC 9110 7.6.2).
             exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
             return
@@ -127,14 +128,14 @@ class Forwarder:
                 await self._pass_on(exchange, tenant.cdn, target.rest)
             case Kind.GUEST:
                 await self._pass_on(exchange, tenant.api, target.rest)
-            case Kind.API if tenant.fill and own_bearer(request.fields, _PLACEHOLDER) is not None:
+            case Kind.API if tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None:
                 await self._pass_on(exchange, tenant.api, target.rest)
             case Kind.API:
                 await self._inject(exchange, tenant, target.rest)
 
     async def _pass_on(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
         """Sends a request with the credential it came with, and none of ours."""
-        credential = exchange.request.fields.get(b"authorization")
+        credential = exchange.fields.get(b"authorization")
         request = request_head(exchange, upstream, rest, credential, self.rules.tenant_header)
         connection, answer = await ask(exchange, upstream, request)
         await relay(exchange, upstream, connection, answer)
@@ -165,11 +166,10 @@ class Forwarder:
 
     async def _token(self, exchange: Exchange, tenant: Tenant, target: Target) -> None:
         """The login door: SDKs log in here and are given a placeholder, never a token."""
-        request = exchange.request
-        if request.method != b"POST":
+        if exchange.method != b"POST":
             raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).")
         exchange.body = exchange.body.with_limit(door.LONGEST_FORM)
-        if not exchange.body.complete and request.minor == 1 and request.fields.get(b"expect") is not None:
+        if not exchange.body.complete and exchange.minor == 1 and b"expect" in exchange.fields.values:
             exchange.client.write(head(100, b"Continue", b""))
         form = door.read_form(await exchange.body.gather(self.timing.idle_timeout))
         if tenant.fill and door.is_own_login(form):
@@ -196,16 +196,17 @@ def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) ->
 
 
 def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
-    allowed, count = answer.fields.get(b"inin-ratelimit-allowed"), answer.fields.get(b"inin-ratelimit-count")
-    if allowed is not None and count is not None and allowed[:9].isdigit() and count[:9].isdigit():
+    values = answer.fields.values
+    allowed, count = values.get(b"inin-ratelimit-allowed", b""), values.get(b"inin-ratelimit-count", b"")
+    if allowed[:9].isdigit() and count[:9].isdigit():
         tenant.tally.rate_limit_remaining = max(0, int(allowed[:9]) - int(count[:9]))
 
 
-def _authority(request: Request, target: Target) -> bytes:
+def _authority(exchange: Exchange, target: Target) -> bytes:
     """What a request says it is for: the target's authority, or else Host (RFC 9112 3.2.2)."""
-    host = request.fields.get(b"host")
+    host = exchange.fields.get(b"host")
     if host is None:
-        if request.minor == 1:
+        if exchange.minor == 1:
             raise BadRequest("A request has exactly one Host (RFC 9112 3.2).")
         return target.authority or b"localhost"  # no browser speaks HTTP/1.0
     if target.authority is None:
@@ -214,11 +215,11 @@ def _authority(request: Request, target: Target) -> bytes:
     return target.authority
 
 
-def _tenant(rules: Rules, target: Target, request: Request, authority: bytes) -> Tenant:
-    name = routing.tenant_of(target, request.fields.get(rules.tenant_header), authority, rules.default_tenant)
+def _tenant(rules: Rules, target: Target, header: bytes | None, authority: bytes) -> Tenant:
+    name = routing.tenant_of(target, header, authority, rules.default_tenant)
     if name is None:
         raise UnknownTenant(
-            "The request names no tenant: use /t/<tenant>/..., the tenant header or <tenant>.localhost."
+            "The request names no tenant: use /t/<tenant>/…, the tenant header or <tenant>.localhost."
         )
     tenant = rules.tenants.get(name)
     if tenant is None:
@@ -226,5 +227,5 @@ def _tenant(rules: Rules, target: Target, request: Request, authority: bytes) ->
     return tenant
 
 
-def _is_preflight(request: Request) -> bool:
-    return request.method == b"OPTIONS" and request.fields.get(b"access-control-request-method") is not None
+def _is_preflight(exchange: Exchange) -> bool:
+    return exchange.method == b"OPTIONS" and b"access-control-request-method" in exchange.fields.values

@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxy.core import access
 from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
 from proxy.errors import ClientClosed, UpstreamProtocolError
-from proxy.forward.exchange import VIA, Exchange, head, wants_trailers
+from proxy.forward.exchange import VIA, Exchange, head
 from proxy.forward.rescue import proxy_status
 from proxy.wire.body import LAST_CHUNK, Body, chunk
 from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
@@ -31,7 +31,7 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
         if answer.status == 101:
             await _switch(exchange, connection, answer)
             return
-        length = response_length(exchange.request.method, answer)
+        length = response_length(exchange.method, answer)
         body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
         persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
         chunked = _begin(exchange, answer, body, persistent=persistent)
@@ -48,40 +48,35 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
 
 def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: bool) -> bool:
     """Sends the head with what has arrived of the body; whether the rest goes in chunks."""
-    request = exchange.request
-    chunked = body.length < 0 and request.minor == 1
-    if body.length < 0 and not chunked:
-        request.keep_alive = False  # to HTTP/1.0, only the connection's end delimits it
-    if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
-        request.keep_alive = False
-    section = end_to_end_response(answer.fields, _dropped(exchange, answer, body)) + VIA[answer.minor]
-    if chunked or _head_of_chunked(exchange, answer):
+    dropped = HOP_BY_HOP if body.length == CHUNKED and exchange.wants_trailers else _WITHOUT_TRAILER
+    if answer.status == 204:
+        dropped = _WITHOUT_LENGTH
+    if exchange.origin is not None:
+        dropped |= access.CORS_FIELDS
+    section = end_to_end_response(answer.fields, dropped) + VIA[answer.minor]
+    chunked = body.length < 0 and exchange.minor == 1
+    if chunked or (exchange.method == b"HEAD" and _would_be_chunked(exchange, answer)):
         section += b"Transfer-Encoding: chunked\r\n"
+    elif body.length < 0:
+        exchange.keep_alive = False  # to HTTP/1.0, only the connection's end delimits it
     if exchange.note is not None:
         section += proxy_status(exchange.note)
+    if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
+        exchange.keep_alive = False
     opening = exchange.client_head(answer.status, answer.reason, section)
     piece = body.take()
     exchange.client.write(opening + (_framed(exchange, body, piece) if chunked else piece))
     return chunked
 
 
-def _dropped(exchange: Exchange, answer: ResponseHead, body: Body) -> frozenset[bytes]:
-    if answer.status == 204:
-        return _WITHOUT_LENGTH if exchange.origin is None else _WITHOUT_LENGTH | access.CORS_FIELDS
-    dropped = HOP_BY_HOP if body.length == CHUNKED and wants_trailers(exchange.request) else _WITHOUT_TRAILER
-    return dropped if exchange.origin is None else dropped | access.CORS_FIELDS
-
-
-def _head_of_chunked(exchange: Exchange, answer: ResponseHead) -> bool:
-    # An answer to HEAD says what GET's would be (RFC 9112 6.1), and a 304 likewise.
-    request = exchange.request
-    asked = request.method == b"HEAD" and request.minor == 1 and answer.status not in (204, 304)
-    return asked and answer.fields.get(b"transfer-encoding") is not None
+def _would_be_chunked(exchange: Exchange, answer: ResponseHead) -> bool:
+    # An answer to HEAD says what GET's would be (RFC 9112 6.1).
+    return exchange.minor == 1 and answer.status not in (204, 304) and b"transfer-encoding" in answer.fields.values
 
 
 def _may_never_come(exchange: Exchange) -> bool:
     # Told "no" instead of "100 Continue", a client sends its body or does not: what follows is ambiguous.
-    return exchange.request.fields.get(b"expect") is not None and exchange.body.size == 0
+    return exchange.fields.get(b"expect") is not None and exchange.body.size == 0
 
 
 async def _stream(exchange: Exchange, body: Body, *, chunked: bool) -> None:
@@ -101,7 +96,7 @@ def _framed(exchange: Exchange, body: Body, piece: bytes) -> bytes:
 
 
 def _last_chunk(exchange: Exchange, body: Body) -> bytes:
-    if body.trailers is None or not wants_trailers(exchange.request):
+    if body.trailers is None or not exchange.wants_trailers:
         return LAST_CHUNK
     # A trailer field that frames, routes or authenticates has no business there (RFC 9110 6.5.1).
     return b"0\r\n%b\r\n" % end_to_end_response(body.trailers, HOP_BY_HOP | _NO_TRAILERS)
@@ -112,11 +107,11 @@ async def _upload_done(exchange: Exchange) -> bool:
 
     Where the upstream answered early and goes on reading, the client's body is sent on to its end.
     """
-    if exchange.request.keep_alive and exchange.upload is not None:
+    if exchange.keep_alive and exchange.upload is not None:
         await exchange.upload
         exchange.upload = None
     if not exchange.body.complete:
-        exchange.request.keep_alive = False
+        exchange.keep_alive = False
     return exchange.body.complete and exchange.upload is None
 
 
@@ -127,6 +122,6 @@ async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: Re
     section = end_to_end_response(answer.fields, _WITHOUT_LENGTH)
     section += b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + VIA[answer.minor]
     exchange.status = 101
-    exchange.request.keep_alive = False
+    exchange.keep_alive = False
     exchange.client.write(head(101, answer.reason, section))
     await Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout).run()

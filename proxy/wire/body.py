@@ -38,7 +38,7 @@ class Body:
         """Bytes still to come of the body or the chunk; -1 before a chunk's line, -2 before its data's CRLF."""
         self.length = length
         self.request = request
-        self.complete = length == 0
+        self.complete = not length
         self.trailers: Fields | None = None
 
     @property

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge
-from proxy.wire.body import Body
 from proxy.wire.stream import Stream
 from proxy.wire.syntax import RequestHead, parse_request
 
@@ -28,31 +27,6 @@ class Limits:
     """Seconds from a head's first byte to its last."""
     idle_timeout: float
     """Seconds without a request between requests, and without a byte within a body."""
-
-
-class Request:
-    """One request on a connection.
-
-    :ivar keep_alive: another request may follow on this connection; handlers may set it to False
-    """
-
-    __slots__ = (
-        "body",
-        "client",
-        "connection_options",
-        "fields",
-        "keep_alive",
-        "length",
-        "method",
-        "minor",
-        "target",
-    )
-
-    def __init__(self, client: ClientConnection, head: RequestHead) -> None:
-        self.client = client
-        self.method, self.target, self.minor, section = head
-        self.fields, self.length, self.connection_options, self.keep_alive = section
-        self.body = Body(client, self.length, request=True, limit=client.limits.max_header_bytes)
 
 
 class ClientConnection(Stream):
@@ -79,45 +53,40 @@ class ClientConnection(Stream):
         if self._task is not None:
             self._task.cancel()
 
-    async def next_request(self) -> Request | None:
-        """The next request, its body still to be read; None when there is none any more.
+    async def next_request(self) -> RequestHead | None:
+        """The head of the next request, its body still to be read; None when there is none any more.
 
         :raises BadRequest: it is malformed; nothing behind it can be trusted
-        :raises ClientTimeout: its head did not arrive in time
+        :raises ClientTimeout: it did not arrive in time
         """
-        if not self.buffer and not await self._first_bytes():
-            return None
-        due = self.loop.time() + self.limits.head_timeout
-        while True:
-            head = self.take_head(self.limits.max_header_bytes) or await self._head(due)
-            if head is None:
+        if not self.buffer:
+            if self.draining:
                 return None
-            # A blank line before a request line is ignored (RFC 9112 2.2).
-            if head.startswith(b"\r\n"):
-                self.buffer = head[2:] + b"\r\n" + self.buffer if len(head) > 2 else self.buffer
-                continue
-            return Request(self, parse_request(head))
+            self.idle = True
+            try:
+                if not await self.receive(self.loop.time() + self.limits.idle_timeout):
+                    return None
+            except OSError:
+                return None
+            finally:
+                self.idle = False
+        head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
+        # A blank line before a request line is ignored (RFC 9112 2.2).
+        while head is not None and head.startswith(b"\r\n"):
+            if len(head) > 2:
+                self.buffer = head[2:] + b"\r\n" + self.buffer
+            head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
+        return None if head is None else parse_request(head)
 
-    async def _first_bytes(self) -> bool:
-        if self.draining:
-            return False
-        self.idle = True
+    async def _rest_of_head(self) -> bytes | None:
+        limit = self.limits.max_header_bytes
         try:
-            return await self.receive(self.loop.time() + self.limits.idle_timeout)
-        except OSError:
-            return False
-        finally:
-            self.idle = False
-
-    async def _head(self, due: float) -> bytes | None:
-        try:
-            return await self.receive_head(self.limits.max_header_bytes, due)
+            return await self.receive_head(limit, self.loop.time() + self.limits.head_timeout)
         except EOFError:
             return None
         except ValueError:
-            if len(self.buffer) > self.limits.max_header_bytes:
-                message = f"The request line and fields exceed {self.limits.max_header_bytes} bytes."
-                raise FieldsTooLarge(message) from None
+            if len(self.buffer) > limit:
+                raise FieldsTooLarge(f"The request line and fields exceed {limit} bytes.") from None
             raise BadRequest("A line ends without CR (RFC 9112 2.2).") from None
         except OSError:
             if self.lost is not None:

@@ -14,6 +14,9 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 """Length of an answer's body that the end of the connection delimits (RFC 9112 6.3, rule 8)."""
 
+LONGEST_LENGTH = 18
+"""Digits of a length; more could overflow the 64 bits that others count in."""
+
 SMALL_SECTION = 2048
 """Bytes of a request's fields up to which what was read of them is remembered, 512 times at most."""
 
@@ -26,7 +29,6 @@ _LEGAL_BYTES = b"\t\r\n" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([01])')
 _OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK_BEFORE_COLON = re.compile(rb"(?m)^(" + _TOKEN + rb")[ \t]+:")
 
@@ -37,13 +39,14 @@ class Section(NamedTuple):
     fields: Fields
     length: int
     """Of the body in bytes, or ``CHUNKED``."""
-    connection_options: frozenset[bytes]
     keep_alive: bool
     """The client keeps its connection open."""
+    upgrade: bytes | None
+    """The protocol that the client wants to go on with on this connection, in lower case (RFC 9110 7.8)."""
 
 
 class RequestHead(NamedTuple):
-    """A request's line and fields."""
+    """A request's line and section."""
 
     method: bytes
     target: bytes
@@ -85,7 +88,9 @@ def _section(minor: int, block: bytes) -> Section:
     # An SDK sends the same section with every request of a kind, so most are read once.
     fields = parse_fields(block, BadRequest)
     named = options(fields.get(b"connection"))
-    return Section(fields, request_length(minor, fields), named, stays_open(minor, named))
+    upgrade = fields.get(b"upgrade") if minor == 1 and b"upgrade" in named else None
+    length = request_length(minor, fields)
+    return Section(fields, length, stays_open(minor, named), None if upgrade is None else upgrade.lower())
 
 
 def parse_response(head: bytes) -> ResponseHead:
@@ -140,7 +145,7 @@ def request_length(minor: int, fields: Fields) -> int:
         return CHUNKED
     if length is None:
         return 0
-    if not _LENGTH.fullmatch(length):
+    if not _is_length(length):
         raise BadRequest("Content-Length is not one number (RFC 9112 6.3).")
     return int(length)
 
@@ -150,18 +155,23 @@ def response_length(method: bytes, head: ResponseHead) -> int:
 
     :raises UpstreamProtocolError: both lengths, several, none that is a number, or an unknown coding
     """
-    coding, length = head.fields.get(b"transfer-encoding"), head.fields.get(b"content-length")
+    values = head.fields.values
+    coding, length = values.get(b"transfer-encoding"), values.get(b"content-length")
     if coding is not None and (length is not None or head.minor == 0):
         raise UpstreamProtocolError("The upstream's answer has Transfer-Encoding and Content-Length or is HTTP/1.0.")
     if coding is not None and coding.lower() != b"chunked":
         raise UpstreamProtocolError("The upstream's answer has an unknown transfer coding.")
-    if length is not None and not _LENGTH.fullmatch(length):
+    if length is not None and not _is_length(length):
         raise UpstreamProtocolError("The upstream's Content-Length is not one number.")
     if method == b"HEAD" or head.status < 200 or head.status in (204, 304):
         return 0
     if coding is not None:
         return CHUNKED
     return UNTIL_CLOSE if length is None else int(length)
+
+
+def _is_length(value: bytes) -> bool:
+    return value.isdigit() and len(value) <= LONGEST_LENGTH
 
 
 def stays_open(minor: int, options: frozenset[bytes]) -> bool:

@@ -80,16 +80,16 @@ class UpstreamConnection(Stream):
         :raises UpstreamProtocolError: it breaks the grammar or ``limit``
         """
         try:
-            head = await self.receive_head(limit, due)
+            head = self.take_head(limit)
+            if head is None and (self.buffer or await self.receive(due)):
+                head = self.take_head(limit) or await self.receive_head(limit, due)
         except EOFError:
             raise UpstreamClosed("The upstream closed the connection inside its answer's head.") from None
         except ValueError:
             raise UpstreamProtocolError("The upstream's answer has a head that is malformed or too long.") from None
-        except TimeoutError:
-            if self.lost is None:
+        except OSError as error:
+            if isinstance(error, TimeoutError) and self.lost is None:
                 raise UpstreamTimeout("The upstream did not answer in time.") from None
-            head = None
-        except OSError:
             head = None
         if head is None:
             closed = UpstreamClosed if self.buffer else UpstreamSilent
@@ -124,9 +124,9 @@ class Upstream:
         """A connection that is open and unused, the one used last; None if there is none."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closing and not connection.ended and not connection.buffer:
-                connection.idle = False
-                connection.expire_at(math.inf)
+            connection.idle = False
+            connection.expire_at(math.inf)
+            if not (connection.ended or connection.buffer or connection.transport.is_closing()):
                 return connection
         return None
 
@@ -164,7 +164,8 @@ class Upstream:
 
     def release(self, connection: UpstreamConnection) -> None:
         """Takes a connection back after a whole answer; closes it where something is left that nobody asked for."""
-        if connection.closing or connection.ended or connection.buffer or self._closed or len(self._idle) >= MOST_IDLE:
+        in_doubt = connection.ended or connection.buffer or connection.transport.is_closing()
+        if in_doubt or self._closed or len(self._idle) >= MOST_IDLE:
             connection.close()
         else:
             connection.reused = connection.idle = True

@@ -1,0 +1,96 @@
+"""``/status.json``: everything the report tells, for programs.
+
+The shape, version 1. Members may be added under the same version; none is renamed, removed or given
+another meaning. Durations and ages are seconds, times are Unix times, null means there is none::
+
+    version              1
+    proxy                version, started_at
+    ready                whether /readyz answers 200
+    draining             true while the old connections end
+    listening            [URL]
+    connections          client, upstream
+    tenants              [tenant], in the report's order
+
+and a tenant::
+
+    name
+    state                fresh, stale, expired or none
+    usable               whether its requests can go out now
+    expires_at           time at which the token expires
+    expires_in           the same as a duration, negative once it has
+    lifetime             the token's, when it was new
+    refresh_in           until the refresh ahead, negative once it is due
+    age                  since the token was asked for
+    error                why the last token request failed: an OAuth error code or a word of ours
+    diagnosis            the same as a sentence that says what to do
+    retry_in             until the next token request is allowed
+    rate_limit_remaining what the upstream said last
+    requests             {status code: count}
+    replays              {outcome: count}
+    token_requests       [{grant, outcome, count}]
+    request_duration     count, sum
+    refresh_duration     count, sum
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from proxy.admin.health import ready, usable
+from proxy.core.report import Histogram, ProxyReport, TenantReport
+
+VERSION = 1
+
+
+def status(report: ProxyReport) -> Iterator[bytes]:
+    """The document in pieces, one a tenant."""
+    head = {
+        "version": VERSION,
+        "proxy": {"version": report.version, "started_at": _rounded(report.started_at)},
+        "ready": ready(report),
+        "draining": report.draining,
+        "listening": list(report.listening),
+        "connections": {"client": report.client_connections, "upstream": report.upstream_connections},
+    }
+    yield json.dumps(head).encode().removesuffix(b"}") + b', "tenants": ['
+    separator = b"\n"
+    for tenant in report.tenants:
+        yield separator + json.dumps(tenant_status(tenant)).encode()
+        separator = b",\n"
+    yield b"\n]}\n"
+
+
+def tenant_status(tenant: TenantReport) -> dict[str, object]:
+    """One tenant's entry, also the answer to its refresh."""
+    tally = tenant.tally
+    return {
+        "name": tenant.name,
+        "state": tenant.state.value,
+        "usable": usable(tenant),
+        "expires_at": _rounded(tenant.expires_at),
+        "expires_in": _rounded(tenant.expires_in),
+        "lifetime": _rounded(tenant.lifetime),
+        "refresh_in": _rounded(tenant.refresh_in),
+        "age": _rounded(tenant.age),
+        "error": tenant.error,
+        "diagnosis": tenant.diagnosis,
+        "retry_in": _rounded(tenant.retry_in),
+        "rate_limit_remaining": tally.rate_limit_remaining,
+        "requests": {str(code): count for code, count in tally.requests.items()},
+        "replays": dict(tally.replays),
+        "token_requests": [
+            {"grant": grant, "outcome": outcome, "count": count}
+            for (grant, outcome), count in tally.token_requests.items()
+        ],
+        "request_duration": _duration(tally.durations),
+        "refresh_duration": _duration(tally.refreshes),
+    }
+
+
+def _duration(histogram: Histogram) -> dict[str, object]:
+    return {"count": sum(histogram.counts), "sum": _rounded(histogram.total)}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

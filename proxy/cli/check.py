@@ -1,0 +1,100 @@
+"""``check``: whether the configuration works: a token for each tenant, and the API called with it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.cli.options import config_option
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from proxy.cli.probe import Finding
+    from proxy.settings import Settings, TenantSettings
+
+AT_ONCE = 8
+"""Tenants asked at the same time; a thousand at once would be throttled."""
+
+
+@click.command()
+@click.argument("tenant", nargs=-1)
+@config_option
+@click.pass_context
+def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:
+    """Check the configuration against Genesys Cloud.
+
+    For each TENANT, or for all, it gets a token, calls the API with it, and compares organization and scope.
+    Exit code 1 if anything is not as it should be.
+    """
+    from rich.console import Console
+
+    from proxy.cli.loop import run_loop
+    from proxy.cli.options import tenants_named
+    from proxy.settings import load
+
+    settings = load(config)
+    wanted = tenants_named(settings, tenant)
+    console = Console()
+    with console.status(f"Asking for {_tenants(len(wanted))}"):
+        findings = run_loop(_look(settings, wanted))
+    console.print(_table(findings))
+    failed = [finding for finding in findings if finding.problem is not None]
+    for finding in failed:
+        click.echo(f"{finding.tenant}: {finding.problem}")
+    if failed:
+        click.echo(f"{len(failed)} of {_tenants(len(findings))} failed")
+        ctx.exit(1)
+
+
+async def _look(settings: Settings, wanted: list[TenantSettings]) -> list[Finding]:
+    from proxy.cli.probe import Probe
+
+    probe = Probe(settings)
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def look(tenant: TenantSettings) -> Finding:
+        async with room:
+            return await probe.look(tenant)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(look(tenant), name=f"check of {tenant.name}") for tenant in wanted]
+    finally:
+        await probe.close()
+    return [task.result() for task in tasks]
+
+
+def _table(findings: list[Finding]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("Tenant", "Region", "Token", "Organization", "Scope", "Result"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        table.add_row(
+            Text(finding.tenant),
+            Text(finding.upstream),
+            "-" if finding.lifetime is None else _duration(finding.lifetime),
+            Text(finding.organization or "-"),
+            Text(" ".join(finding.scope or ()) or "-"),
+            Text("ok", "green") if finding.problem is None else Text("failed", "bold red"),
+        )
+    return table
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in the largest unit that leaves no small number."""
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def _tenants(count: int) -> str:
+    return "1 tenant" if count == 1 else f"{count} tenants"

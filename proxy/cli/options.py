@@ -1,0 +1,76 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from proxy.sandbox import Faults
+    from proxy.settings import Settings, TenantSettings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+DEFAULT_FILE = "genesys-auth-proxy.toml"
+VARIABLE = "GENESYS_AUTH_PROXY_CONFIG"
+
+
+def config_option(function: F) -> F:
+    """``--config FILE``, given to the command as ``config: Path``."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        envvar=VARIABLE,
+        default=DEFAULT_FILE,
+        help=f"Configuration file; default: ${VARIABLE}, then ./{DEFAULT_FILE}.",
+    )(function)
+
+
+def fault_option(function: F) -> F:
+    """``--fault NAME[=VALUE]``, any number of them, given to the command as ``fault: tuple[str, ...]``."""
+    return click.option(
+        "--fault",
+        metavar="NAME[=VALUE]",
+        multiple=True,
+        help="What goes wrong in the sandbox from the start, e.g. token_status=503; may be repeated.",
+    )(function)
+
+
+def set_faults(faults: Faults, wanted: tuple[str, ...]) -> None:
+    """Puts the faults of ``--fault`` in force.
+
+    :raises click.BadParameter: there is no such fault, or it takes no such value
+    """
+    for text in wanted:
+        name, _, value = text.partition("=")
+        try:
+            faults.set(name, _value(value))
+        except ValueError as error:
+            raise click.BadParameter(str(error), param_hint="--fault") from None
+
+
+def _value(text: str) -> object:
+    """A JSON value, or the text itself; None where there is none."""
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def tenants_named(settings: Settings, names: tuple[str, ...]) -> list[TenantSettings]:
+    """The tenants with these names; all of them where none is named.
+
+    :raises click.BadParameter: one of them is not configured; the message names those that are
+    """
+    for name in names:
+        if name not in settings.tenants:
+            known = ", ".join(settings.tenants)
+            raise click.BadParameter(f"no tenant is called {name!r}; there are: {known}", param_hint="TENANT")
+    return [settings.tenants[name] for name in dict.fromkeys(names or settings.tenants)]

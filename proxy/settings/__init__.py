@@ -1,0 +1,28 @@
+"""The configuration: ``load`` reads and checks a file, all of it at once, and gives frozen ``Settings``."""
+
+from proxy.settings.load import load
+from proxy.settings.model import (
+    AccessSettings,
+    AdminSettings,
+    LimitsSettings,
+    ListenSettings,
+    RoutingSettings,
+    Settings,
+    TenantSettings,
+    UpstreamSettings,
+)
+from proxy.settings.schema import schema, starter
+
+__all__ = [
+    "AccessSettings",
+    "AdminSettings",
+    "LimitsSettings",
+    "ListenSettings",
+    "RoutingSettings",
+    "Settings",
+    "TenantSettings",
+    "UpstreamSettings",
+    "load",
+    "schema",
+    "starter",
+]

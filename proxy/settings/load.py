@@ -1,0 +1,261 @@
+"""Reads a configuration: the file, what it includes, the secrets they name; finds all problems at once."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from proxy.core.routing import TENANT_NAME
+from proxy.core.urls import is_loopback
+from proxy.errors import ConfigurationError
+from proxy.settings.model import (
+    ConfigurationFile,
+    IncludedFile,
+    RoutingSettings,
+    Section,
+    Settings,
+    TenantSettings,
+    TenantTable,
+)
+from proxy.settings.problems import Location, expectation, line, nearest, quoted
+from proxy.settings.tenants import lacking, merged, resolved
+from proxy.settings.values import Place, reason
+
+M = TypeVar("M", bound=Section)
+
+_POSITION = re.compile(r"(.*) \(at (.*)\)", re.DOTALL)
+
+_SECTIONS: Mapping[str, type[Section]] = {
+    name: field.annotation
+    for name, field in ConfigurationFile.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in a file, with every secret read.
+
+    :param environ: where ``{ env = … }`` is looked up
+    :raises ConfigurationError: with every problem found; no message holds a secret
+    """
+    reader = _Reader(path, environ)
+    settings = reader.settings()
+    if settings is None:
+        raise ConfigurationError(reader.problems)
+    return settings
+
+
+class _Reader:
+    """One reading of a configuration.
+
+    :ivar problems: one line each, in the order found
+    :ivar refused: what was taken out of the files because it is no good; its absence is no second problem
+    :ivar homes: the file of each tenant
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
+        self.path = path
+        self.place = Place(path.parent, environ)
+        self.problems: list[str] = []
+        self.refused: set[Location] = set()
+        self.homes: dict[str, Path] = {}
+
+    def settings(self) -> Settings | None:
+        """The settings, or None once there are problems."""
+        content = self.read(self.path)
+        if content is None:
+            return None
+        main = self.check(ConfigurationFile, content, self.path, self.place)
+        tables = self.claim(main.tenants, self.path)
+        for path in self.included(main.include):
+            tables |= self.tenants_of(path)
+        tables = {name: merged(table, main.defaults) for name, table in tables.items()}
+        self.check_access(main)
+        self.check_default_tenant(main.routing.default_tenant, tables)
+        self.check_tenants(tables)
+        return None if self.problems else self.built(main, tables)
+
+    def built(self, main: ConfigurationFile, tables: Mapping[str, TenantTable]) -> Settings:
+        routing = main.routing
+        if routing.default_tenant is None and len(tables) == 1:
+            routing = RoutingSettings(default_tenant=next(iter(tables)), tenant_header=routing.tenant_header)
+        tenants: dict[str, TenantSettings] = {name: resolved(name, table) for name, table in tables.items()}
+        return Settings(
+            listen=main.listen,
+            admin=main.admin,
+            access=main.access,
+            limits=main.limits,
+            upstream=main.upstream,
+            routing=routing,
+            tenants=MappingProxyType(tenants),
+            sources=tuple(self.place.sources),
+        )
+
+    def report(self, path: Path, location: Location, message: str) -> None:
+        self.problems.append(line(str(path), location, message))
+
+    # --- files ---
+
+    def read(self, path: Path) -> dict[str, Any] | None:
+        """What a file says, None where it says nothing usable."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            self.report(path, (), 'no such file; create one with "genesys-auth-proxy init"')
+            return None
+        except (OSError, ValueError) as error:
+            self.report(path, (), f"can't be read ({reason(error)})")
+            return None
+        self.place.sources[path.absolute()] = None
+        try:
+            return tomllib.loads(content.decode("utf-8-sig"))
+        except tomllib.TOMLDecodeError as error:
+            self.report(path, (), _syntax(error))
+        except UnicodeDecodeError as error:
+            self.report(path, (), f"expected UTF-8 text (byte {error.start + 1} is none)")
+        except (ValueError, RecursionError):
+            # Of tomllib: a number of more than 4,300 digits, and nesting deeper than Python's stack.
+            self.report(path, (), "expected shorter numbers and less nesting")
+        return None
+
+    def included(self, patterns: Iterable[str]) -> list[Path]:
+        """The files that the patterns find, each once, those of one pattern sorted."""
+        found: dict[Path, None] = {}
+        for position, pattern in enumerate(patterns):
+            paths = _matching(self.path.parent, pattern)
+            if not paths and not glob.has_magic(pattern):
+                self.report(self.path, ("include", position), f"no such file (got {quoted(pattern)})")
+                self.refused.add(("tenants",))
+            found |= dict.fromkeys(path for path in paths if path != self.path)
+        return list(found)
+
+    def tenants_of(self, path: Path) -> dict[str, TenantTable]:
+        """The tenants of an included file."""
+        content = self.read(path)
+        if content is None:
+            self.refused.add(("tenants",))
+            return {}
+        place = Place(path.parent, self.place.environ, self.place.sources)
+        return self.claim(self.check(IncludedFile, content, path, place).tenants, path)
+
+    def claim(self, tables: Mapping[str, TenantTable], path: Path) -> dict[str, TenantTable]:
+        """The tenants of a file that have a usable name and that no other file has."""
+        claimed = {}
+        for name, table in tables.items():
+            if name in self.homes:
+                self.report(path, ("tenants", name), f"{self.homes[name]} has this tenant already")
+            elif not TENANT_NAME.fullmatch(name.encode("utf-8")):
+                expected = "1 to 63 lower-case letters, digits, - and _, the first and last a letter or digit"
+                self.report(path, ("tenants", name), f"expected a name of {expected}")
+                self.refused.add(("tenants", name))
+            else:
+                self.homes[name] = path
+                claimed[name] = table
+        return claimed
+
+    # --- checks ---
+
+    def check(self, model: type[M], content: dict[str, Any], path: Path, place: Place) -> M:
+        """The model of a file; what is no good is reported and taken out, and the rest checked."""
+        while True:
+            try:
+                return model.model_validate(content, context=place)
+            except ValidationError as error:
+                details = error.errors(include_url=False)
+            for detail in details:
+                # pydantic's word for the key itself, where a table's keys are checked as well as its values
+                location = detail["loc"][:-1] if detail["loc"][-1:] == ("[key]",) else detail["loc"]
+                unknown = detail["type"] == "extra_forbidden"
+                self.report(path, location, _unknown(model, location) if unknown else expectation(detail))
+            for location in {_present(content, detail["loc"]) for detail in details}:
+                _take_out(content, location)
+                self.refused.add(location)
+
+    def check_access(self, main: ConfigurationFile) -> None:
+        access, listen, admin = main.access, main.listen, main.admin
+        if access.caller_keys and access.open:
+            self.report(self.path, ("access", "open"), "expected false where caller_keys are given")
+        unsure = {("access",), ("access", "caller_keys"), ("access", "open")} & self.refused
+        if not (is_loopback(listen.host) or access.caller_keys or access.open or unsure):
+            self.report(
+                self.path,
+                ("listen", "host"),
+                "expected a loopback address: elsewhere anybody who reaches the port acts as the tenants; "
+                "give access.caller_keys, or say access.open = true if the network in front is trusted "
+                f"(got {quoted(listen.host)})",
+            )
+        if listen.port and (listen.host, listen.port) == (admin.host, admin.port):
+            message = f"expected another port than listen.port (got {admin.port})"
+            self.report(self.path, ("admin", "port"), message)
+
+    def check_default_tenant(self, default: str | None, tables: Mapping[str, TenantTable]) -> None:
+        if default is None or default in tables or {("tenants",), ("tenants", default)} & self.refused:
+            return
+        message = f"expected the name of a tenant (got {quoted(default)}){nearest(default, tables)}"
+        self.report(self.path, ("routing", "default_tenant"), message)
+
+    def check_tenants(self, tables: Mapping[str, TenantTable]) -> None:
+        refused: dict[Location, set[str]] = defaultdict(set)
+        for location in self.refused:
+            refused[location[:-1]].add(str(location[-1]))
+        if not tables and "tenants" not in refused[()] and not refused[("tenants",)]:
+            advice = "add a section [tenants.NAME] with region, client_id and client_secret"
+            self.report(self.path, ("tenants",), f"no tenant is configured; {advice}")
+        if "defaults" in refused[()]:
+            return
+        for name, table in tables.items():
+            for key, message in lacking(table, refused[("tenants", name)] | refused[("defaults",)]):
+                self.report(self.homes[name], ("tenants", name, key), message)
+
+
+def _syntax(error: tomllib.TOMLDecodeError) -> str:
+    parts = _POSITION.fullmatch(str(error))
+    return f"{parts[2]}: {parts[1]}" if parts else str(error)
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    pattern = str(Path(glob.escape(str(folder)), pattern))
+    try:
+        return sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207 (Path.glob refuses absolute patterns)
+    except (OSError, ValueError):
+        return []
+
+
+def _present(content: Mapping[str, Any], location: Location) -> Location:
+    """The keys of a location that stand in the file: no list positions, none of pydantic's own words."""
+    inner: Any = content
+    for depth, part in enumerate(location):
+        if not isinstance(inner, Mapping) or part not in inner:
+            return location[:depth]
+        inner = inner[part]
+    return location
+
+
+def _take_out(content: dict[str, Any], location: Location) -> None:
+    inner: Any = content
+    for part in location[:-1]:
+        inner = inner.get(part, {})
+    inner.pop(location[-1], None)
+
+
+def _unknown(model: type[Section], location: Location) -> str:
+    *section, name = map(str, location)
+    if not section and model is IncludedFile:
+        return "an included file holds [tenants.NAME] sections only; move this to the file that includes it"
+    if not section:
+        known: Iterable[str] = ConfigurationFile.model_fields
+    else:
+        known = _SECTIONS["defaults" if section[0] == "tenants" else section[0]].model_fields
+    homes = [other for other, keys in _SECTIONS.items() if name in keys.model_fields]
+    if len(homes) == 1:
+        return f"unknown key here; it belongs in [{homes[0].replace('defaults', 'tenants.NAME')}]"
+    return f"unknown key{nearest(name, known)}"

@@ -1,0 +1,263 @@
+"""The configuration: what the file may say (pydantic models) and what the program gets (``Settings``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proxy.core.secret import Secret
+from proxy.core.urls import BaseUrl
+from proxy.settings.values import (
+    BufferSize,
+    CaFile,
+    CallerKey,
+    ClientSecret,
+    FieldName,
+    FieldValue,
+    Flag,
+    Headers,
+    HeaderSize,
+    Host,
+    HostValue,
+    Origin,
+    ParameterName,
+    ParameterValues,
+    Port,
+    Printable,
+    Region,
+    Rule,
+    Scope,
+    Seconds,
+    SecureUrl,
+    SocketUrl,
+    Text,
+    Url,
+)
+
+
+class Section(BaseModel):
+    """A table of the file: every key has a description, and no other key passes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ListenSettings(Section):
+    """Where clients connect."""
+
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
+    port: Port = Field(default=8080, description="Port to listen on; 0 takes any free one and prints it.")
+
+
+class AdminSettings(Section):
+    """Health, readiness, metrics and the status page; never on the port that clients use."""
+
+    host: Host = Field(default="127.0.0.1", description="Address of the admin port.")
+    port: Port = Field(default=8081, description="Admin port; 0 takes any free one and prints it.")
+
+
+class AccessSettings(Section):
+    """Who may use the proxy."""
+
+    allowed_hosts: tuple[HostValue, ...] = Field(
+        default=(),
+        description="Host names, without port, that clients reach the proxy by, beside localhost, "
+        "*.localhost, 127.0.0.1, [::1] and listen.host.",
+    )
+    allowed_origins: tuple[Origin, ...] = Field(
+        default=(),
+        description="Origins (scheme://host[:port]) of the browser pages that may use the proxy.",
+    )
+    caller_keys: tuple[CallerKey, ...] = Field(
+        default=(),
+        description="Secrets of at least 16 characters. If there are any, every caller shows one: in the "
+        "field X-Proxy-Key, or in the path /k/<key>/t/<tenant>/….",
+    )
+    open: Flag = Field(
+        default=False,
+        description="true: anybody who reaches the port acts as the tenants. Say so if the network in front "
+        "is trusted, e.g. inside a pod; needed to listen beyond loopback without caller_keys.",
+    )
+
+
+class LimitsSettings(Section):
+    """How long and how much."""
+
+    request_timeout: Seconds = Field(
+        default=15.0,
+        description="s from a request's last byte to its answer's first, waits and replay included.",
+    )
+    connect_timeout: Seconds = Field(default=5.0, description="s to connect to an upstream, TLS included.")
+    idle_timeout: Seconds = Field(default=75.0, description="s for which an idle connection is kept open.")
+    tunnel_idle_timeout: Seconds = Field(
+        default=3600.0, description="s of silence after which a WebSocket tunnel is closed."
+    )
+    replay_buffer: BufferSize = Field(
+        default=524_288,
+        description="Bytes of a request's body kept for a replay; a longer body is sent once.",
+    )
+    max_header_bytes: HeaderSize = Field(
+        default=65_536, description="Bytes of a request line and header section; 1024 to 1048576."
+    )
+
+
+class UpstreamSettings(Section):
+    """How the proxy reaches Genesys Cloud; certificates are always verified."""
+
+    ca_file: CaFile | None = Field(
+        default=None,
+        description="File of PEM certificates to trust beside the system's; relative to this file's folder.",
+    )
+
+
+class RoutingSettings(Section):
+    """Which tenant a request belongs to: path /t/<tenant>/, header, host <tenant>.localhost, the default."""
+
+    default_tenant: Text | None = Field(
+        default=None, description="Tenant of requests that name none; with one tenant, that one."
+    )
+    tenant_header: FieldName = Field(
+        default="X-Genesys-Tenant", description="Field that names a request's tenant; it never goes upstream."
+    )
+
+
+class TenantTable(Section):
+    """One Genesys Cloud org and the OAuth client to use there, as the file tells it."""
+
+    region: Region | None = Field(
+        default=None,
+        description="Region of the org, an alias or a domain. It gives the four URLs below; without it api_url and "
+        "login_url are needed.",
+    )
+    api_url: SecureUrl | None = Field(default=None, description="URL of the API; default: https://api.<domain>.")
+    login_url: SecureUrl | None = Field(
+        default=None, description="URL of the login host, for tokens; default: https://login.<domain>."
+    )
+    webmessaging_url: SocketUrl | None = Field(
+        default=None,
+        description="URL of the web messaging socket; default: https://webmessaging.<domain>, or api_url.",
+    )
+    cdn_url: Url | None = Field(
+        default=None,
+        description="URL of the deployment files; default: https://api-cdn.<domain>, or api_url.",
+    )
+    grant: Literal["client_credentials"] = Field(
+        default="client_credentials", description="OAuth grant that gets the token."
+    )
+    client_id: Printable | None = Field(default=None, description="Id of the OAuth client; required.")
+    client_secret: ClientSecret | None = Field(
+        default=None,
+        description='Secret of the OAuth client; required: { env = "NAME" }, { file = "path" } or the text.',
+    )
+    scope: Scope = Field(default=(), description="Scopes to ask for; none: all that the client has.")
+    resource_server: FieldValue | None = Field(
+        default=None,
+        description="Sent with the token request as parameter resourceServer and as field resource_server.",
+    )
+    token_parameters: dict[ParameterName, ParameterValues] = Field(
+        default_factory=dict,
+        repr=False,
+        description="Further parameters of the token request; a list is sent as the parameter repeated.",
+        json_schema_extra={"default": {}},
+    )
+    token_headers: Headers = Field(
+        default_factory=dict,
+        repr=False,
+        description="Further fields of the token request.",
+        json_schema_extra={"default": {}},
+    )
+    org_id: Printable | None = Field(default=None, description="Id of the org that the token must belong to.")
+    refresh_ahead: Seconds = Field(
+        default=60.0,
+        description="s before expiry to get the next token; never more than a fifth of the lifetime.",
+    )
+    keep_warm: Flag = Field(default=True, description="false: refresh ahead of expiry only while the tenant is in use.")
+    authorization: Literal["replace", "fill"] = Field(
+        default="replace",
+        description='What becomes of a caller\'s own bearer token: "replace" it, or "fill" in ours only '
+        "where there is none.",
+    )
+    allow: tuple[Rule, ...] = Field(
+        default=(),
+        description='If any, only requests that match one pass, e.g. "GET /api/v2/**": * is one path '
+        "segment, ** any number.",
+    )
+    deny: tuple[Rule, ...] = Field(
+        default=("DELETE /api/v2/tokens/me",), description="Requests that never pass, whatever allow says."
+    )
+
+
+class ConfigurationFile(Section):
+    """The configuration of genesys-auth-proxy (TOML)."""
+
+    include: tuple[Text, ...] = Field(
+        default=(),
+        description="Further files with [tenants.NAME] sections, as patterns relative to this file's folder, "
+        'e.g. ["tenants.d/*.toml"].',
+    )
+    listen: ListenSettings = Field(default_factory=ListenSettings, description="Where clients connect.")
+    admin: AdminSettings = Field(
+        default_factory=AdminSettings, description="Where health, metrics and the status page are."
+    )
+    access: AccessSettings = Field(default_factory=AccessSettings, description="Who may use the proxy.")
+    limits: LimitsSettings = Field(default_factory=LimitsSettings, description="How long and how much.")
+    upstream: UpstreamSettings = Field(
+        default_factory=UpstreamSettings, description="How the proxy reaches Genesys Cloud."
+    )
+    routing: RoutingSettings = Field(default_factory=RoutingSettings, description="Which tenant a request belongs to.")
+    defaults: TenantTable = Field(default_factory=TenantTable, description="Any key of a tenant; a tenant's own wins.")
+    tenants: dict[str, TenantTable] = Field(
+        default_factory=dict, description="The tenants by name, a section [tenants.NAME] each; at least one."
+    )
+
+
+class IncludedFile(Section):
+    """A file that another one includes."""
+
+    tenants: dict[str, TenantTable] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TenantSettings:
+    """One tenant with everything resolved: its own keys, those of ``[defaults]``, and the region's URLs."""
+
+    name: str
+    region: str | None
+    """The region's domain; None where the URLs are given instead."""
+    api_url: BaseUrl
+    login_url: BaseUrl
+    webmessaging_url: BaseUrl
+    cdn_url: BaseUrl
+    grant: Literal["client_credentials"]
+    client_id: str
+    client_secret: Secret
+    scope: tuple[str, ...]
+    resource_server: str | None
+    token_parameters: Mapping[str, tuple[str, ...]] = field(repr=False)
+    token_headers: Mapping[str, str] = field(repr=False)
+    org_id: str | None
+    refresh_ahead: float
+    keep_warm: bool
+    authorization: Literal["replace", "fill"]
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """A whole configuration, checked; two that are equal make the proxy behave the same."""
+
+    listen: ListenSettings
+    admin: AdminSettings
+    access: AccessSettings
+    limits: LimitsSettings
+    upstream: UpstreamSettings
+    routing: RoutingSettings
+    """``default_tenant`` is filled in where there is but one tenant."""
+    tenants: Mapping[str, TenantSettings]
+    """By name, in the order of the files."""
+    sources: tuple[Path, ...]
+    """Every file that was read, absolute: the configuration, what it includes, secrets and certificates."""

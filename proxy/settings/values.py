@@ -1,0 +1,320 @@
+"""The types of single values: each checks what stands in the file, and says what was expected instead."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
+
+from proxy.core import access, fields, regions
+from proxy.core.secret import Secret
+from proxy.core.urls import BaseUrl, bracketed, is_loopback, parse_base_url, parse_host, parse_origin
+from proxy.settings.problems import kind, quoted
+
+LONGEST_SECRET = 65_536
+"""Bytes read of a secret's file; a longer one is some other file."""
+
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110 5.6.2
+_FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")  # RFC 9110 5.5, without obs-text
+_SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 3.3
+_VSCHAR = re.compile(r"[ -~]+")  # RFC 6749 A
+_VISIBLE = re.compile(r"[!-~]+")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_DECIDED_HERE = frozenset(name.decode() for name in fields.HOP_BY_HOP) | {
+    "accept",
+    "accept-encoding",
+    "authorization",
+    "content-encoding",
+    "content-length",
+    "content-type",
+    "cookie",
+    "expect",
+    "host",
+    "origin",
+    "x-proxy-key",
+}
+_OWN_PARAMETERS = frozenset({"grant_type", "client_id", "client_secret"})
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Place:
+    """Where a file's values are found: pydantic's validation context.
+
+    :ivar folder: what relative paths in the file are relative to
+    :ivar sources: every file read so far, in order; validation adds to it
+    """
+
+    folder: Path = field(default_factory=Path)
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    sources: dict[Path, None] = field(default_factory=dict)
+
+    def path(self, text: str) -> Path:
+        return (self.folder / text).absolute()
+
+
+def _place(info: ValidationInfo) -> Place:
+    return info.context if isinstance(info.context, Place) else Place()
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a string (got {kind(value)})")
+    return value
+
+
+def _parsed(parse: Callable[[str], T], value: object) -> T:
+    """Parses a string; a value that can't hold a password is shown."""
+    text = _string(value)
+    try:
+        return parse(text)
+    except ValueError as error:
+        shown = "" if "@" in text else f" (got {quoted(text)})"
+        raise ValueError(f"{error}{shown}") from None
+
+
+# --- secrets ---
+
+
+def _secret(value: object, info: ValidationInfo) -> Secret:
+    """A literal, ``{ env = … }`` or ``{ file = … }``; no message shows what was read."""
+    match value:
+        case Secret():
+            return value
+        case str():
+            text, origin = value, "an empty string"
+        case {"env": str(name), **rest} if not rest:
+            text, origin = _variable(name, _place(info)), f"environment variable {name}, which is empty"
+        case {"file": str(name), **rest} if not rest:
+            text, origin = _content(name, _place(info)), f"file {quoted(name)}, which is empty"
+        case _:
+            forms = 'a string, { env = "NAME" } or { file = "path" }'
+            raise ValueError(f"expected {forms} (got {kind(value)})")
+    if not text:
+        raise ValueError(f"expected a secret (got {origin})")
+    return Secret(text)
+
+
+def _variable(name: str, place: Place) -> str:
+    if not _VARIABLE.fullmatch(name):
+        # Not shown: it may be the secret itself.
+        raise ValueError("expected the name of an environment variable after env")
+    try:
+        return place.environ[name]
+    except KeyError:
+        advice = 'export it or use { file = "…" }'
+        raise ValueError(f"environment variable {name} is not set; {advice}") from None
+
+
+def _content(name: str, place: Place) -> str:
+    path = place.path(name)
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_SECRET + 1)
+    except FileNotFoundError:
+        advice = 'write the secret there or use { env = "…" }'
+        raise ValueError(f"file {quoted(name)} does not exist; {advice}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
+    if len(content) > LONGEST_SECRET:
+        raise ValueError(f"file {quoted(name)} is longer than {LONGEST_SECRET} bytes; expected one line")
+    place.sources[path] = None
+    try:
+        return content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError(f"file {quoted(name)} is not UTF-8 text") from None
+
+
+def reason(error: OSError | ValueError) -> str:
+    """Why a file can't be read; ValueError is for a path with a zero byte."""
+    return (error.strerror if isinstance(error, OSError) else None) or "not a usable path"
+
+
+def _client_secret(value: object, info: ValidationInfo) -> Secret:
+    secret = _secret(value, info)
+    if not _VSCHAR.fullmatch(secret.reveal()):
+        raise ValueError("expected one line of printable ASCII characters (RFC 6749 A.2)")
+    return secret
+
+
+def _caller_key(value: object, info: ValidationInfo) -> Secret:
+    key = _secret(value, info)
+    if len(key.reveal()) < 16 or not _VISIBLE.fullmatch(key.reveal()):
+        raise ValueError("expected at least 16 visible ASCII characters, such as openssl rand -hex 16 makes")
+    return key
+
+
+_SECRET_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {
+            "type": "object",
+            "properties": {"env": {"type": "string", "description": "Name of an environment variable."}},
+            "required": ["env"],
+            "additionalProperties": False,
+        },
+        {
+            "type": "object",
+            "properties": {"file": {"type": "string", "description": "Path; relative: to this folder."}},
+            "required": ["file"],
+            "additionalProperties": False,
+        },
+    ]
+}
+
+ClientSecret = Annotated[Secret, PlainValidator(_client_secret), WithJsonSchema(_SECRET_SCHEMA)]
+CallerKey = Annotated[Secret, PlainValidator(_caller_key), WithJsonSchema(_SECRET_SCHEMA)]
+
+
+# --- hosts and URLs ---
+
+
+def _url(value: object) -> BaseUrl:
+    if isinstance(value, BaseUrl):
+        return value
+    if isinstance(value, str) and value.lower().startswith(("ws:", "wss:")):
+        raise ValueError("expected a URL that begins with https://")
+    return _parsed(parse_base_url, value)
+
+
+def _secure_url(value: object) -> BaseUrl:
+    url = _url(value)
+    if not url.tls and not is_loopback(url.host):
+        raise ValueError("expected https: over http the secret and the tokens would be sent in the clear")
+    return url
+
+
+def _socket_url(value: object) -> BaseUrl:
+    return value if isinstance(value, BaseUrl) else _parsed(parse_base_url, value)
+
+
+def _host(value: object) -> str:
+    return _parsed(parse_host, value)
+
+
+_URL_SCHEMA = WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://"})
+_TEXT = WithJsonSchema({"type": "string"})
+
+Url = Annotated[BaseUrl, PlainValidator(_url), _URL_SCHEMA]
+SecureUrl = Annotated[BaseUrl, PlainValidator(_secure_url), _URL_SCHEMA]
+SocketUrl = Annotated[
+    BaseUrl,
+    PlainValidator(_socket_url),
+    WithJsonSchema({"type": "string", "format": "uri", "pattern": "^(https?|wss?)://"}),
+]
+Region = Annotated[
+    str,
+    PlainValidator(lambda value: _parsed(regions.domain_of, value)),
+    WithJsonSchema({"type": "string", "examples": list(regions.REGIONS)}),
+]
+Host = Annotated[str, PlainValidator(_host), _TEXT]
+HostValue = Annotated[str, PlainValidator(lambda value: bracketed(_host(value))), _TEXT]
+Origin = Annotated[str, PlainValidator(lambda value: _parsed(parse_origin, value)), _TEXT]
+
+
+# --- token requests ---
+
+
+def _printable(value: object) -> str:
+    text = _string(value)
+    if not _VSCHAR.fullmatch(text):
+        raise ValueError("expected one or more printable ASCII characters (RFC 6749 A)")
+    return text
+
+
+def _field_value(value: object) -> str:
+    text = _string(value)
+    if not _FIELD_VALUE.fullmatch(text):
+        raise ValueError("expected printable ASCII characters without space at either end (RFC 9110 5.5)")
+    return text
+
+
+def _scope_token(value: object) -> str:
+    text = _string(value)
+    if not _SCOPE_TOKEN.fullmatch(text):
+        raise ValueError(f'expected a scope without space, " and \\ (RFC 6749 3.3) (got {quoted(text)})')
+    return text
+
+
+def _parameter_name(value: object) -> str:
+    name = _string(value)
+    if not name or name in _OWN_PARAMETERS:
+        raise ValueError("expected another parameter: this one is the proxy's to send")
+    return name
+
+
+def _field_name(value: object) -> str:
+    name = _string(value)
+    if not _FIELD_NAME.fullmatch(name):
+        raise ValueError(f"expected a field name (RFC 9110 5.1) (got {quoted(name)})")
+    if name.lower().replace("_", "-") in _DECIDED_HERE:
+        raise ValueError(f"expected another field than {name}, which is the proxy's to decide")
+    return name
+
+
+def _distinct(headers: dict[str, str]) -> dict[str, str]:
+    if len({name.lower() for name in headers}) < len(headers):
+        raise ValueError("expected each field once, in upper or lower case")
+    return headers
+
+
+def _rule(value: object) -> str:
+    return _parsed(access.parse_rule, value).text
+
+
+Printable = Annotated[str, PlainValidator(_printable), WithJsonSchema({"type": "string", "minLength": 1})]
+FieldValue = Annotated[str, PlainValidator(_field_value), WithJsonSchema({"type": "string", "minLength": 1})]
+FieldName = Annotated[str, PlainValidator(_field_name), _TEXT]
+ScopeToken = Annotated[str, PlainValidator(_scope_token), _TEXT]
+Scope = Annotated[
+    tuple[ScopeToken, ...],
+    # RFC 6749 3.3 writes a scope as one string with spaces.
+    BeforeValidator(lambda value: value.split(" ") if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
+]
+ParameterName = Annotated[str, PlainValidator(_parameter_name), _TEXT]
+ParameterValues = Annotated[
+    tuple[Annotated[str, PlainValidator(_string), _TEXT], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+Headers = Annotated[dict[FieldName, FieldValue], AfterValidator(_distinct)]
+Rule = Annotated[str, PlainValidator(_rule), WithJsonSchema({"type": "string", "pattern": r"^(\*|[A-Z]+) /\S*$"})]
+
+
+# --- numbers, words and files ---
+
+
+def _ca_file(value: object, info: ValidationInfo) -> Path:
+    if isinstance(value, Path):
+        return value
+    import ssl  # OpenSSL takes its time to load, and most configurations name no file
+
+    place, name = _place(info), _string(value)
+    path = place.path(name)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except FileNotFoundError:
+        raise ValueError(f"file {quoted(name)} does not exist; expected certificates in PEM") from None
+    except ssl.SSLError:
+        raise ValueError(f"file {quoted(name)} holds no certificates in PEM") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
+    place.sources[path] = None
+    return path
+
+
+CaFile = Annotated[Path, PlainValidator(_ca_file), _TEXT]
+Text = Annotated[str, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Port = Annotated[int, Field(strict=True, ge=0, le=65_535)]
+Seconds = Annotated[float, Field(strict=True, gt=0, le=86_400, allow_inf_nan=False)]
+BufferSize = Annotated[int, Field(strict=True, ge=0, le=1 << 30)]
+HeaderSize = Annotated[int, Field(strict=True, ge=1024, le=1 << 20)]
