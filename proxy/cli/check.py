@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +13,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from proxy.cli.probe import Finding
-    from proxy.settings import Settings, TenantSettings
-
-AT_ONCE = 8
-"""Tenants asked at the same time; a thousand at once would be throttled."""
 
 
 @click.command()
@@ -34,13 +29,14 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:
 
     from proxy.cli.loop import run_loop
     from proxy.cli.options import tenants_named
+    from proxy.cli.probe import look_at
     from proxy.settings import load
 
     settings = load(config)
     wanted = tenants_named(settings, tenant)
     console = Console()
     with console.status(f"Asking for {_tenants(len(wanted))}"):
-        findings = run_loop(_look(settings, wanted))
+        findings = run_loop(look_at(settings, wanted))
     console.print(_table(findings))
     failed = [finding for finding in findings if finding.problem is not None]
     for finding in failed:
@@ -48,24 +44,6 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:
     if failed:
         click.echo(f"{len(failed)} of {_tenants(len(findings))} failed")
         ctx.exit(1)
-
-
-async def _look(settings: Settings, wanted: list[TenantSettings]) -> list[Finding]:
-    from proxy.cli.probe import Probe
-
-    probe = Probe(settings)
-    room = asyncio.Semaphore(AT_ONCE)
-
-    async def look(tenant: TenantSettings) -> Finding:
-        async with room:
-            return await probe.look(tenant)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(look(tenant), name=f"check of {tenant.name}") for tenant in wanted]
-    finally:
-        await probe.close()
-    return [task.result() for task in tasks]
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, TypeVar
@@ -13,8 +12,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 STOP = frozenset({signal.SIGINT, signal.SIGTERM})
-RELOAD: int | None = getattr(signal, "SIGHUP", None)
-"""None on Windows, which has no such signal."""
+RELOAD = frozenset(filter(None, [getattr(signal, "SIGHUP", None)]))
+"""Empty on Windows."""
 
 
 def run_loop(main: Coroutine[Any, Any, T]) -> T:
@@ -32,17 +31,18 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGHUP, one after the other; the second that says stop ends the process at once."""
+    """SIGINT and SIGTERM, and SIGHUP if it is to reload, one after the other.
 
-    def __init__(self) -> None:
+    The second that says stop ends the process at once, whatever the event loop is busy with; so these are not
+    the loop's own signal handlers, which Windows has none of besides.
+    """
+
+    def __init__(self, *, reload: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[int] = asyncio.Queue()
         self._stopping = False
-        for number in (*STOP, *([] if RELOAD is None else [RELOAD])):
-            if sys.platform == "win32":
-                signal.signal(number, self._from_handler)
-            else:
-                self._loop.add_signal_handler(number, self._tell, number)
+        for number in STOP | (RELOAD if reload else frozenset()):
+            signal.signal(number, self._arrive)
 
     async def next(self) -> int:
         """Waits for a signal; its number."""
@@ -58,19 +58,9 @@ class Signals:
             return None
         return number
 
-    def _from_handler(self, number: int, _: FrameType | None) -> None:
-        self._loop.call_soon_threadsafe(self._tell, number)
-
-    def _tell(self, number: int) -> None:
+    def _arrive(self, number: int, _: FrameType | None) -> None:
         if number in STOP:
-            if self._stopping:
-                _exit_now(number)
+            if self._stopping or self._loop.is_closed():
+                os._exit(128 + number)
             self._stopping = True
-        self._arrived.put_nowait(number)
-
-
-def _exit_now(number: int) -> None:
-    """Ends the process without waiting for anything: no handler, task or thread delays it."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(128 + number)
+        self._loop.call_soon_threadsafe(self._arrived.put_nowait, number)

@@ -27,7 +27,7 @@ def config_option(function: F) -> F:
         type=click.Path(path_type=Path),
         envvar=VARIABLE,
         default=DEFAULT_FILE,
-        help=f"Configuration file; default: ${VARIABLE}, then ./{DEFAULT_FILE}.",
+        help=f"Configuration file; default: ./{DEFAULT_FILE}, or what ${VARIABLE} names.",
     )(function)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -16,6 +17,9 @@ from proxy.errors import TokenError
 
 if TYPE_CHECKING:
     from proxy.settings import Settings, TenantSettings
+
+AT_ONCE = 8
+"""Tenants asked at the same time; a thousand at once would be throttled."""
 
 TIMEOUT = 15.0
 """Seconds for one call to the API; the token endpoint has its own."""
@@ -42,7 +46,24 @@ class Finding:
     scope: tuple[str, ...] | None = None
 
 
-class Probe:
+async def look_at(settings: Settings, wanted: list[TenantSettings]) -> list[Finding]:
+    """What there is to know of each tenant, in their order."""
+    probe = _Probe(settings)
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def look(tenant: TenantSettings) -> Finding:
+        async with room:
+            return await probe.look(tenant)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(look(tenant), name=f"check of {tenant.name}") for tenant in wanted]
+    finally:
+        await probe.close()
+    return [task.result() for task in tasks]
+
+
+class _Probe:
     """Asks about tenants of some settings; to be closed."""
 
     def __init__(self, settings: Settings) -> None:

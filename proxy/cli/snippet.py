@@ -38,7 +38,7 @@ class Gateway:
 
 @click.command()
 @click.argument("tenant")
-@click.option("--sdk", type=click.Choice(SDKS), required=True, help="Which official SDK or tool.")
+@click.option("--sdk", type=click.Choice(SDKS), metavar="SDK", required=True, help=f"One of {', '.join(SDKS)}.")
 @click.option("--url", metavar="URL", help="Where clients reach the proxy; default: listen.host and listen.port.")
 @config_option
 def snippet(tenant: str, sdk: str, url: str | None, config: Path) -> None:

@@ -36,31 +36,36 @@ class Fields:
     :ivar block: the whole section as it came, each line with its CRLF
     :ivar names: the lines' names in lower case, in order
     :ivar lines: the lines as they came, without their CRLF, in order
-    :ivar values: each field's value by lower-case name; several lines of one name are joined by ``, `` (RFC 9110 5.3)
+    :ivar by_name: each field's line by lower-case name, the last where there are several
     :ivar memo: what ``end_to_end_request`` made of it last, because an SDK sends the same section again and again
     """
 
-    __slots__ = ("block", "lines", "memo", "names", "values")
+    __slots__ = ("block", "by_name", "lines", "memo", "names")
 
     def __init__(self, block: bytes, names: list[bytes]) -> None:
         self.block = block
         self.names = names
         self.lines = lines = block.split(b"\r\n")
         lines.pop()
-        self.values = {name: line[len(name) + 1 :].strip(b" \t") for name, line in zip(names, lines, strict=True)}
+        self.by_name = dict(zip(names, lines, strict=True))
         self.memo: tuple[tuple[bytes, ...], bytes] | None = None
-        if len(self.values) != len(names):
-            self._join()
+
+    def __contains__(self, name: bytes) -> bool:
+        """Whether there is a field with this lower-case name."""
+        return name in self.by_name
 
     def get(self, name: bytes) -> bytes | None:
-        """The value of the field with this lower-case name, None where it is absent."""
-        return self.values.get(name)
+        """The value of the field with this lower-case name, None where it is absent.
 
-    def _join(self) -> None:
-        for name in self.values:
-            if self.names.count(name) > 1:
-                lines = [line for each, line in zip(self.names, self.lines, strict=True) if each == name]
-                self.values[name] = b", ".join(line[len(name) + 1 :].strip(b" \t") for line in lines)
+        Several lines of one name are joined by ``, `` (RFC 9110 5.3).
+        """
+        line = self.by_name.get(name)
+        if line is None:
+            return None
+        if len(self.by_name) != len(self.names) and self.names.count(name) > 1:
+            lines = [line for each, line in zip(self.names, self.lines, strict=True) if each == name]
+            return b", ".join(line[len(name) + 1 :].strip(b" \t") for line in lines)
+        return line[len(name) + 1 :].strip(b" \t")
 
 
 def options(value: bytes | None) -> frozenset[bytes]:
@@ -107,7 +112,9 @@ def end_to_end_response(fields: Fields, dropped: frozenset[bytes] = HOP_BY_HOP) 
 
     :param dropped: lower-case names, ``HOP_BY_HOP`` among them
     """
-    gone = dropped | _named(fields) if b"connection" in fields.values else dropped
+    gone = dropped
+    if b"connection" in fields.by_name:
+        gone = gone.union(_named(fields))
     if gone.isdisjoint(fields.names):
         return fields.block
     return b"".join(line + b"\r\n" for name, line in zip(fields.names, fields.lines, strict=True) if name not in gone)

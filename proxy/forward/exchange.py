@@ -80,7 +80,7 @@ class Exchange:
             body = Body(client, length, request=True, limit=timing.max_header_bytes)
             self.body = KeptBody(body, timing.replay_buffer)
         self.websocket = upgrade == b"websocket" and self.method == b"GET" and not length
-        self.wants_trailers = b"te" in self.fields.values and b"trailers" in options(self.fields.get(b"te"))
+        self.wants_trailers = b"te" in self.fields and b"trailers" in options(self.fields.get(b"te"))
         self.tenant: Tenant | None = None
         self.origin: bytes | None = None
         self.note: str | None = None

@@ -169,7 +169,7 @@ class Forwarder:
         if exchange.method != b"POST":
             raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).")
         exchange.body = exchange.body.with_limit(door.LONGEST_FORM)
-        if not exchange.body.complete and exchange.minor == 1 and b"expect" in exchange.fields.values:
+        if not exchange.body.complete and exchange.minor == 1 and b"expect" in exchange.fields:
             exchange.client.write(head(100, b"Continue", b""))
         form = door.read_form(await exchange.body.gather(self.timing.idle_timeout))
         if tenant.fill and door.is_own_login(form):
@@ -196,9 +196,8 @@ def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) ->
 
 
 def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
-    values = answer.fields.values
-    allowed, count = values.get(b"inin-ratelimit-allowed", b""), values.get(b"inin-ratelimit-count", b"")
-    if allowed[:9].isdigit() and count[:9].isdigit():
+    allowed, count = answer.fields.get(b"inin-ratelimit-allowed"), answer.fields.get(b"inin-ratelimit-count")
+    if allowed is not None and count is not None and allowed[:9].isdigit() and count[:9].isdigit():
         tenant.tally.rate_limit_remaining = max(0, int(allowed[:9]) - int(count[:9]))
 
 
@@ -228,4 +227,4 @@ def _tenant(rules: Rules, target: Target, header: bytes | None, authority: bytes
 
 
 def _is_preflight(exchange: Exchange) -> bool:
-    return exchange.method == b"OPTIONS" and b"access-control-request-method" in exchange.fields.values
+    return exchange.method == b"OPTIONS" and b"access-control-request-method" in exchange.fields

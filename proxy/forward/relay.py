@@ -71,7 +71,7 @@ def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: 
 
 def _would_be_chunked(exchange: Exchange, answer: ResponseHead) -> bool:
     # An answer to HEAD says what GET's would be (RFC 9112 6.1).
-    return exchange.minor == 1 and answer.status not in (204, 304) and b"transfer-encoding" in answer.fields.values
+    return exchange.minor == 1 and answer.status not in (204, 304) and b"transfer-encoding" in answer.fields
 
 
 def _may_never_come(exchange: Exchange) -> bool:

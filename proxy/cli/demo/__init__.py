@@ -9,7 +9,12 @@ from proxy.cli.options import fault_option
 
 @click.command()
 @click.option(
-    "--duration", type=click.FloatRange(1, 86_400), metavar="S", default=30, show_default=True, help="Seconds."
+    "--duration",
+    type=click.FloatRange(1, 86_400),
+    metavar="S",
+    default=30,
+    show_default=True,
+    help="Seconds of traffic.",
 )
 @fault_option
 @click.pass_context
