@@ -1,0 +1,208 @@
+"""Secrets: where they come from, and that no problem ever shows one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.settings import load, schema
+from tests.settings.folder import TENANT, Folder
+
+BARE = '[tenants.acme]\nregion = "eu-central-1"\nclient_id = "id"\nclient_secret = '
+
+
+def secret(folder: Folder, value: str, environ: dict[str, str] | None = None) -> str:
+    return folder.load(BARE + value, environ).tenants["acme"].client_secret.reveal()
+
+
+def test_a_secret_is_a_literal_a_variable_or_a_file(folder: Folder) -> None:
+    folder.write("acme.secret", "from file")
+    assert secret(folder, '"literal"') == "literal"
+    assert secret(folder, '{ env = "ACME" }', {"ACME": "from env"}) == "from env"
+    assert secret(folder, '{ file = "acme.secret" }') == "from file"
+
+
+def test_variables_are_those_of_the_process_unless_others_are_given(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(os.environ, "ACME", "from process")
+    path = folder.write("proxy.toml", BARE + '{ env = "ACME" }')
+    assert load(path).tenants["acme"].client_secret.reveal() == "from process"
+
+
+@pytest.mark.parametrize(("content", "text"), [("x\n", "x"), ("x\r\n", "x"), ("x\n\n", "x"), (" x ", " x ")])
+def test_line_ends_after_a_files_secret_are_no_part_of_it(folder: Folder, content: str, text: str) -> None:
+    folder.write("acme.secret", content)
+    assert secret(folder, '{ file = "acme.secret" }') == text
+
+
+def test_a_secrets_file_is_relative_to_the_file_that_names_it(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.write("etc/key", "k" * 16)
+    folder.write("etc/tenants.d/acme.secret", "nearby")
+    folder.write("etc/tenants.d/acme.toml", BARE + '{ file = "acme.secret" }')
+    text = 'include = ["tenants.d/*.toml"]\n[access]\ncaller_keys = [{ file = "key" }]'
+    main = folder.write("etc/proxy.toml", text)
+    monkeypatch.chdir(folder.path)
+    settings = load(main.relative_to(folder.path), {})
+    assert settings.tenants["acme"].client_secret.reveal() == "nearby"
+    names = ["proxy.toml", "key", "tenants.d/acme.toml", "tenants.d/acme.secret"]
+    assert settings.sources == tuple(folder.path / "etc" / name for name in names)
+
+
+def test_a_file_of_two_tenants_is_watched_once(folder: Folder) -> None:
+    file = folder.write("shared.secret", "x")
+    text = BARE + '{ file = "shared.secret" }\n'
+    settings = folder.load(text + text.replace("acme", "globex"))
+    assert settings.sources == (folder.main, file)
+
+
+def test_an_absolute_path_is_taken_as_it_is(folder: Folder, tmp_path: Path) -> None:
+    file = folder.write("run/acme", "x")
+    assert secret(folder, f'{{ file = "{file}" }}') == "x"
+
+
+VARIABLE = "tenants.acme.client_secret: environment variable ACME_SECRET is not set; export it or use"
+
+
+def test_a_variable_that_is_not_set_says_what_to_do(folder: Folder) -> None:
+    assert folder.problems(BARE + '{ env = "ACME_SECRET" }') == [f'proxy.toml: {VARIABLE} {{ file = "…" }}']
+
+
+def test_a_file_that_is_not_there_says_what_to_do(folder: Folder) -> None:
+    assert folder.problems(BARE + '{ file = "acme.secret" }') == [
+        (
+            'proxy.toml: tenants.acme.client_secret: file "acme.secret" does not exist; '
+            'write the secret there or use { env = "…" }'
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('""', "expected a secret (got an empty string)"),
+        ('{ env = "EMPTY" }', "expected a secret (got environment variable EMPTY, which is empty)"),
+        ('{ file = "empty" }', 'expected a secret (got file "empty", which is empty)'),
+        ('{ file = "newline" }', 'expected a secret (got file "newline", which is empty)'),
+        ('{ file = "long" }', 'file "long" is longer than 65536 bytes; expected one line'),
+        ('{ file = "binary" }', 'file "binary" is not UTF-8 text'),
+        ('{ file = "folder" }', 'file "folder" can\'t be read (Is a directory)'),
+        ('{ file = "a\\u0000b" }', 'file "a\\u0000b" can\'t be read (not a usable path)'),
+        ('{ file = "two" }', "expected one line of printable ASCII characters (RFC 6749 A.2)"),
+        ('"schlüssel"', "expected one line of printable ASCII characters (RFC 6749 A.2)"),
+        ('{ env = "ODD" }', "expected one line of printable ASCII characters (RFC 6749 A.2)"),
+        ('{ env = "" }', "expected the name of an environment variable after env"),
+    ],
+)
+def test_an_empty_or_unusable_secret_is_refused(folder: Folder, value: str, message: str) -> None:
+    folder.write("empty", "")
+    folder.write("newline", "\n")
+    folder.write("long", "x" * 65_537)
+    folder.write("binary", b"\xff")
+    folder.write("two", "one\ntwo")
+    folder.write("folder/x", "")
+    assert folder.problems(BARE + value, {"EMPTY": "", "ODD": "\udcff"}) == [
+        f"proxy.toml: tenants.acme.client_secret: {message}"
+    ]
+
+
+def test_a_long_secret_is_accepted(folder: Folder) -> None:
+    folder.write("long", "x" * 65_536)
+    assert len(secret(folder, '{ file = "long" }')) == 65_536
+
+
+def test_the_settings_do_not_show_secrets(folder: Folder) -> None:
+    text = f"""
+    [access]
+    caller_keys = ["hunter2-hunter2-hunter2"]
+    {TENANT}
+    token_headers = {{ X-Key = "hunter2" }}
+    token_parameters = {{ password = "hunter2" }}
+    """
+    settings = folder.load(text.replace('"secret"', '"hunter2"'))
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in str(settings.access)
+
+
+# --- no problem shows a secret ---
+
+
+def secret_keys(node: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
+    """Every key of the schema that takes ``{ env = … }``, itself or in a list."""
+    defined = schema()["$defs"]
+    found = []
+    for name, inner in node.get("properties", {}).items():
+        where = (*path, name)
+        inner = defined.get(inner.get("$ref", "").rpartition("/")[2], inner)
+        further = inner.get("additionalProperties")
+        if isinstance(further, dict) and "$ref" in further:
+            found += secret_keys(defined[further["$ref"].rpartition("/")[2]], (*where, "acme"))
+        elif "properties" in inner:
+            found += secret_keys(inner, where)
+        elif any("env" in choice.get("properties", {}) for choice in inner.get("items", inner).get("anyOf", [])):
+            found.append(".".join(where))
+    return found
+
+
+KEYS = [*secret_keys(schema()), "tenants.acme.token_headers.X-Key"]
+WORD = "hunter2"
+SHAPES = [
+    f'"{WORD}\\n"',
+    f'"{WORD}ü"',
+    f'["{WORD}\\n"]',
+    f'["{WORD}", 5]',
+    f'[["{WORD}"]]',
+    f'{{ text = "{WORD}" }}',
+    f'{{ env = "{WORD}-" }}',
+    f'{{ env = ["{WORD}"] }}',
+    f'{{ env = "PATH", file = "{WORD}" }}',
+    '{ env = "OURS" }',
+    f'{{ env = "OURS", default = "{WORD}" }}',
+    '{ file = "ours" }',
+    f'[{{ env = "OURS" }}, "{WORD}"]',
+    f'[{{ text = "{WORD}" }}]',
+]
+
+
+def test_the_schema_knows_which_keys_are_secret() -> None:
+    assert secret_keys(schema()) == [
+        "access.caller_keys",
+        "defaults.client_secret",
+        "tenants.acme.client_secret",
+    ]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("key", KEYS)
+def test_no_problem_shows_a_secret(folder: Folder, key: str, shape: str) -> None:
+    folder.write("ours", f"{WORD}\n{WORD}")
+    problems = folder.problems(f"{key} = {shape}", {"OURS": f"{WORD}\n"})
+    assert any(f": {key}" in problem for problem in problems)
+    assert WORD not in "\n".join(problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'{BARE}"x"\nclient_secert = "{WORD}"',
+        f'{BARE}"x"\nclient_secert = {{ a = "{WORD}" }}',
+        f'{BARE}"x"\ntoken_parameters = {{ password = [["{WORD}"]] }}',
+        f'{BARE}"x"\ntoken_parameters = {{ client_secret = "{WORD}" }}',
+        f'{BARE}"x"\ntoken_parameters = "{WORD}"',
+        f'client_secret = "{WORD}"',
+        f'[tenants]\nacme = "{WORD}"',
+        f'tenants = "{WORD}"',
+        f'access = "{WORD}"',
+        f'[listen]\nport = "{WORD}"',
+        f'[access]\nopen = "{WORD}"',
+        f'{BARE}"x"\nrefresh_ahead = "{WORD}"',
+        f'{BARE}"{WORD}',
+        f'{BARE}{WORD}"',
+        f'{BARE}"{WORD}" "',
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_not_shown_either(folder: Folder, text: str) -> None:
+    assert WORD not in "\n".join(folder.problems(text))
