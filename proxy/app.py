@@ -68,8 +68,7 @@ class Proxy:
         :raises OSError: an address is taken or not ours
         """
         settings = self.settings
-        tls = client_context(settings.upstream.ca_file)
-        self._endpoint = TokenEndpoint(tls, settings.limits.connect_timeout)
+        self._endpoint = token_endpoint(settings)
         self._forwarder = Forwarder(self._build(settings), _timing(settings))
         self._listener = Listener(self._forwarder.serve, _limits(settings))
         try:
@@ -170,9 +169,9 @@ class Proxy:
             try:
                 settings = await asyncio.to_thread(self._reread)
                 tls = client_context(settings.upstream.ca_file)
-            except ConfigurationError as error:
+            except (ConfigurationError, OSError) as error:
                 log.error("configuration not reloaded; the old one stays:\n%s", error)
-                return error.problems
+                return error.problems if isinstance(error, ConfigurationError) else [str(error)]
             if (settings.listen, settings.admin) != (self.settings.listen, self.settings.admin):
                 log.warning("listen and admin take effect at the next start")
             self.settings = settings
@@ -191,7 +190,7 @@ class Proxy:
         warm: dict[TokenSource, bool] = {}
         self._tenant_sources: dict[str, TokenSource] = {}
         for tenant in settings.tenants.values():
-            client = _client(tenant)
+            client = client_of(tenant)
             source = sources.get(client.key) or self._sources.get(client.key) or self._source(tenant, client)
             sources[client.key] = self._tenant_sources[tenant.name] = source
             source.refresh_ahead = tenant.refresh_ahead
@@ -272,7 +271,8 @@ def _stamps(paths: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
     return stamps
 
 
-def _client(tenant: TenantSettings) -> Client:
+def client_of(tenant: TenantSettings) -> Client:
+    """How a tenant's token is asked for."""
     return Client(
         tenant=tenant.name,
         token_url=f"{tenant.login_url}/oauth/token",
@@ -284,6 +284,11 @@ def _client(tenant: TenantSettings) -> Client:
         parameters=tenant.token_parameters,
         headers=tenant.token_headers,
     )
+
+
+def token_endpoint(settings: Settings) -> TokenEndpoint:
+    """A client of token endpoints that trusts what the settings trust; the caller closes it."""
+    return TokenEndpoint(client_context(settings.upstream.ca_file), settings.limits.connect_timeout)
 
 
 def _timing(settings: Settings) -> Timing:

@@ -67,8 +67,8 @@ class _Probe:
     """Asks about tenants of some settings; to be closed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._tls = app.client_context(settings.upstream.ca_file)  # type: ignore[attr-defined]
-        self._endpoint = app.TokenEndpoint(self._tls, settings.limits.connect_timeout)  # type: ignore[attr-defined]
+        self._endpoint = app.token_endpoint(settings)
+        self._tls = self._endpoint.tls
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=TIMEOUT, connect=settings.limits.connect_timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -82,7 +82,7 @@ class _Probe:
         """Gets a token as the proxy would, and compares what the API says of it with the configuration."""
         upstream = tenant.region or tenant.api_url.authority
         try:
-            answer = await self._endpoint.ask(app._client(tenant))
+            answer = await self._endpoint.ask(app.client_of(tenant))
         except TokenError as error:
             return Finding(tenant.name, upstream, str(error).removeprefix(f"Tenant {tenant.name}: "))
         lifetime = tokens.lifetime(answer.expires_in, server_time=answer.server_time or time.time())

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
@@ -124,10 +125,10 @@ def read_answer(client: Client, status: int, headers: Mapping[str, str], body: b
 def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> NoReturn:
     answer = _json_object(body) or {}
     error = _word(answer.get("error")) or f"http_{status}"
-    described = " ".join(str(answer.get(name, "")) for name in ("error_description", "description"))
+    described = " ".join(str(answer.get(name, "")) for name in ("error", "error_description", "description"))
     wait = retry_after(headers.get("Retry-After"), now)
     # Genesys throttles its token endpoint with 400 invalid_request (rate limit exceeded ...).
-    throttled = status == 429 or (status == 400 and _RATE_LIMITED.search(f"{error} {described}") is not None)
+    throttled = status == 429 or (status == 400 and _RATE_LIMITED.search(described) is not None)
     if throttled:
         message = "the token endpoint is throttling this client; the next attempt waits."
         raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error="rate_limited", retry_after=wait)
@@ -159,8 +160,9 @@ def retry_after(value: str | None, now: float) -> float | None:
     """Seconds in a ``Retry-After`` (RFC 9110 10.2.3), a number or a date; None where it says nothing usable."""
     if value is None:
         return None
-    if value.strip().isascii() and value.strip().isdigit():
-        return float(value[:12])
+    seconds = value.strip()
+    if seconds.isascii() and seconds.isdigit():
+        return float(seconds[:12])
     date = _date(value)
     return None if date is None else max(0.0, date - now)
 
@@ -190,6 +192,8 @@ def _date(value: str | None) -> float | None:
     if value is None:
         return None
     try:
-        return parsedate_to_datetime(value).timestamp()
+        date = parsedate_to_datetime(value)
+        # The oldest form names no zone, and every HTTP date is in GMT (RFC 9110 5.6.7).
+        return (date.replace(tzinfo=UTC) if date.tzinfo is None else date).timestamp()
     except (ValueError, OverflowError):
         return None

@@ -42,13 +42,12 @@ class Token:
     credential: bytes = field(init=False, repr=False)
     """The value of the ``Authorization`` field that carries it (RFC 6750 2.1)."""
 
+    leeway: float = field(init=False)
+    """Seconds before expiry at which the token counts as expired; a twentieth of a very short life."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "credential", b"Bearer " + self.access_token.encode("ascii"))
-
-    @property
-    def leeway(self) -> float:
-        """Seconds before expiry at which the token counts as expired; a twentieth of a very short life."""
-        return min(LEEWAY, self.lifetime / 20)
+        object.__setattr__(self, "leeway", min(LEEWAY, self.lifetime / 20))
 
 
 def age(token: Token, now: Instant) -> float:
@@ -70,11 +69,9 @@ def state(token: Token | None, now: Instant) -> TokenState:
     if token is None:
         return TokenState.NONE
     left = token.lifetime - age(token, now)
-    if left > token.ahead:
-        return TokenState.FRESH
-    if left > token.leeway:
-        return TokenState.STALE
-    return TokenState.EXPIRED
+    if left <= token.leeway:
+        return TokenState.EXPIRED
+    return TokenState.FRESH if left > token.ahead else TokenState.STALE
 
 
 def lifetime(expires_in: object, *, expiry: float | None = None, server_time: float) -> float:
@@ -98,7 +95,9 @@ def _seconds(expires_in: object) -> float | None:
     try:
         seconds = float(expires_in)
     except (ValueError, OverflowError):
-        return LONGEST_LIFETIME if isinstance(expires_in, int) and expires_in > 0 else None
+        if isinstance(expires_in, int):
+            return LONGEST_LIFETIME if expires_in > 0 else 0.0  # longer than a float can say
+        return None
     return None if math.isnan(seconds) else min(seconds, LONGEST_LIFETIME)
 
 

@@ -128,6 +128,7 @@ class TokenSource:
         """
         if self._token is token:
             self._token = None
+        if self._cache.get(self._key) is token:
             self._cache.discard(self._key)
 
     @property
@@ -193,7 +194,8 @@ class TokenSource:
         return self._flight
 
     def _landed(self, flight: asyncio.Task[Token]) -> None:
-        self._flight = None
+        if self._flight is flight:
+            self._flight = None  # cancelled before it began
         if not flight.cancelled():
             # Seen here, so that a failure nobody waited for is no "exception was never retrieved".
             flight.exception()
@@ -222,7 +224,16 @@ class TokenSource:
             outcome = error.error
             self._remember(error)
             raise
+        except Exception as error:
+            log.exception("tenant %s: a defect of this program ended a token request", self.client.tenant)
+            outcome = "internal"
+            failure = TokenUnavailable(f"Tenant {self.client.tenant}: the token request failed here.", error=outcome)
+            self._remember(failure)
+            raise failure from error
         finally:
+            # Now, not in a callback: a caller who comes before the next turn of the loop must find no flight that is
+            # over, or would wait for it again and again without ever giving the loop its turn.
+            self._flight = None
             counted = (self.client.grant, outcome)
             self._tally.token_requests[counted] = self._tally.token_requests.get(counted, 0) + 1
             self._tally.refreshes.observe(time.perf_counter() - started)
@@ -271,6 +282,8 @@ def _expiry(access_token: str) -> float | None:
     try:
         claims = jwt.decode(access_token, options={"verify_signature": False})
         expiry = claims.get("exp")
-    except jwt.PyJWTError:
+        if isinstance(expiry, bool) or not isinstance(expiry, int | float) or not math.isfinite(expiry):
+            return None
+        return float(expiry)
+    except (jwt.PyJWTError, ValueError, OverflowError):
         return None
-    return float(expiry) if isinstance(expiry, int | float) else None

@@ -68,6 +68,6 @@ class Cloud:
         """
         if org is not None and org not in self.contacts:
             raise ValueError(f"no org is called {org!r}; there are {', '.join(self.contacts)}")
-        count = self.tokens.revoke(org, refresh_tokens=refresh_tokens)
+        count = self.tokens.revoke(org, now=self.now(), refresh_tokens=refresh_tokens)
         self.ledger.tokens_revoked += count
         return count

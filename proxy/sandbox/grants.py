@@ -81,7 +81,7 @@ class Grants:
             raise OAuthError("invalid_grant", "the authorization code is not valid")
         if code.family is not None:
             # RFC 6749 4.1.2: a code used twice has leaked, and so have the tokens it brought.
-            self._ledger.tokens_revoked += self._book.revoke_family(code.family)
+            self._ledger.tokens_revoked += self._book.revoke_family(code.family, now)
             raise OAuthError("invalid_grant", "the authorization code was used before")
         if request.parameters.get("redirect_uri", "") != code.redirect_uri:
             raise OAuthError("invalid_grant", "redirect_uri is not the one of the authorization request")
@@ -98,7 +98,7 @@ class Grants:
         if value != family.current:
             # RFC 9700 4.14.2: either of the two who showed it may be the thief.
             self._ledger.refresh_token_reuses += 1
-            self._ledger.tokens_revoked += self._book.revoke_family(family)
+            self._ledger.tokens_revoked += self._book.revoke_family(family, now)
             raise OAuthError("invalid_grant", "the refresh token was used before")
         if family.revoked:
             raise OAuthError("invalid_grant", "the refresh token was revoked")

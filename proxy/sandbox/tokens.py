@@ -175,10 +175,10 @@ class TokenBook:
         """Whose refresh token this is or was."""
         return self._families.get(refresh_token)
 
-    def revoke_family(self, family: Family) -> int:
-        """Revoke its refresh token and its access tokens; how many of the latter were still valid."""
+    def revoke_family(self, family: Family, now: float) -> int:
+        """Revoke its refresh token and its access tokens; how many of the latter were valid at ``now``."""
         family.revoked = True
-        return _revoke(family.tokens)
+        return _revoke(family.tokens, now)
 
     # --- codes ---
 
@@ -197,17 +197,17 @@ class TokenBook:
 
     # --- revocation ---
 
-    def revoke(self, org: str | None = None, *, refresh_tokens: bool = False) -> int:
-        """Revoke the access tokens of one org or of all; how many were not revoked before."""
+    def revoke(self, org: str | None = None, *, now: float, refresh_tokens: bool = False) -> int:
+        """Revoke the access tokens of one org or of all; how many were valid at ``now``."""
         if refresh_tokens:
             for family in self._families.values():
                 family.revoked = family.revoked or org in (None, family.org.name)
-        return _revoke(self.issued(org))
+        return _revoke(self.issued(org), now)
 
 
-def _revoke(tokens: list[IssuedToken]) -> int:
+def _revoke(tokens: list[IssuedToken], now: float) -> int:
     count = 0
     for token in tokens:
-        count += not token.revoked
+        count += token.refusal(now) is None
         token.revoked = True
     return count

@@ -104,8 +104,10 @@ class Stream(asyncio.Protocol):
         try:
             await waiter
         finally:
-            self._reader = None
-            self._due = math.inf
+            # A wait that was cancelled ends after the next one has begun.
+            if self._reader is waiter:
+                self._reader = None
+                self._due = math.inf
         return self._arrived or await self.receive(due)
 
     def take_head(self, limit: int) -> bytes | None:
@@ -150,12 +152,13 @@ class Stream(asyncio.Protocol):
             raise self.lost
         if not self._writing_paused:
             return
-        self._writer = self.loop.create_future()
+        waiter = self._writer = self.loop.create_future()
         try:
             async with asyncio.timeout_at(due):
-                await self._writer
+                await waiter
         finally:
-            self._writer = None
+            if self._writer is waiter:
+                self._writer = None
         if self.lost is not None:
             raise self.lost
 

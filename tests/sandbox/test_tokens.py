@@ -52,19 +52,25 @@ def test_revoking_one_org_leaves_the_other_alone() -> None:
     book = TokenBook(SandboxOptions())
     acme = issue(book)
     globex = book.issue(GLOBEX.clients[0], GLOBEX, grant="client_credentials", scope=(), now=0)
-    assert book.revoke("acme") == 1
-    assert book.revoke("acme") == 0
+    assert book.revoke("acme", now=0) == 1
+    assert book.revoke("acme", now=0) == 0
     assert acme.revoked
     assert not globex.revoked
+
+
+def test_a_token_that_has_expired_is_not_counted_as_revoked() -> None:
+    book = TokenBook(SandboxOptions(token_lifetime=10))
+    issue(book)
+    assert book.revoke("acme", now=10) == 0
 
 
 def test_revoking_refresh_tokens_too_ends_the_families_of_that_org() -> None:
     book = TokenBook(SandboxOptions())
     acme = book.login(ACME.clients[0], ACME, ACME, ())
     globex = book.login(GLOBEX.clients[0], GLOBEX, GLOBEX, ())
-    book.revoke("acme")
+    book.revoke("acme", now=0)
     assert [acme.revoked, globex.revoked] == [False, False]
-    book.revoke("acme", refresh_tokens=True)
+    book.revoke("acme", now=0, refresh_tokens=True)
     assert [acme.revoked, globex.revoked] == [True, False]
 
 

@@ -1,0 +1,162 @@
+"""``check``: a token for each tenant, and what the API says of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from proxy.sandbox import ACME, GLOBEX, Sandbox
+from tests.cli.files import change
+from tests.cli.program import run
+
+
+def lines_of(stdout: str) -> dict[str, list[str]]:
+    """The cells of the table by tenant, where each is one line."""
+    return {cells[0]: cells[1:] for line in stdout.splitlines() if len(cells := line.split()) > 4}
+
+
+@contextlib.asynccontextmanager
+async def api(status: int, body: str, fields: dict[str, str]) -> AsyncIterator[str]:
+    """The URL of an API that answers everything so."""
+
+    async def answer(_: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=status, text=body, headers=fields)
+
+    runner = web.ServerRunner(web.Server(answer), shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_tenants_that_work_are_ok_and_it_exits_0(sandbox: Sandbox, config: Path) -> None:
+    change(config, "[tenants.globex]", f'org_id = "{ACME.id}"\nscope = ["messaging"]\n[tenants.globex]')
+    ended = await run("check", "--config", config)
+    assert ended.code == 0, ended.stdout + ended.stderr
+    table = lines_of(ended.stdout)
+    authority = sandbox.base_url.removeprefix("http://")
+    assert table["acme"] == [authority, "24", "h", "acme", "messaging", "ok"]
+    assert table["globex"] == [authority, "24", "h", "globex", "-", "ok"]
+    assert sandbox.ledger.tokens_issued() == 2
+
+
+async def test_only_the_named_tenants_are_asked(sandbox: Sandbox, config: Path) -> None:
+    change(config, "globex-sandbox-secret", "wrong")
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 0
+    assert sandbox.ledger.token_requests.total() == 1
+
+
+async def test_a_name_that_no_tenant_has_exits_2_and_tells_those_there_are(sandbox: Sandbox, config: Path) -> None:
+    ended = await run("check", "acne", "--config", config)
+    assert ended.code == 2
+    assert "no tenant is called 'acne'; there are: acme, globex" in ended.stderr
+    assert sandbox.ledger.token_requests.total() == 0
+
+
+async def test_a_wrong_secret_is_diagnosed_and_the_others_are_still_checked(config: Path) -> None:
+    change(config, "acme-sandbox-secret", "not-the-secret")
+    ended = await run("check", "--config", config)
+    assert ended.code == 1
+    table = lines_of(ended.stdout)
+    assert (table["acme"][-1], table["globex"][-1]) == ("failed", "ok")
+    assert "\nacme: the token endpoint does not know this client or refuses its secret (invalid_client)" in ended.stdout
+    assert ended.stdout.endswith("\n1 of 2 tenants failed\n")
+    assert "not-the-secret" not in ended.stdout + ended.stderr
+
+
+async def test_another_orgs_client_is_diagnosed(config: Path) -> None:
+    change(config, "[tenants.globex]", f'org_id = "{GLOBEX.id}"\n[tenants.globex]')
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 1
+    assert f"acme: the token belongs to organization {ACME.id} (acme), and org_id says {GLOBEX.id}; " in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "fault,diagnosis",
+    [
+        ("api_unauthorized", "the API refuses the token that login has just issued (401 bad.credentials); "),
+        ("api_throttled", "the API is throttling this client (429 too.many.requests.retry.after); "),
+        ("api_status", "the API answers 503 "),
+        ("api_drop", "the API gave no answer (ServerDisconnectedError); "),
+        ("token_status", "the token endpoint answered 500; "),
+        ("token_html", "the token endpoint answered 200 with "),
+    ],
+)
+async def test_what_goes_wrong_is_told_in_one_plain_sentence(
+    sandbox: Sandbox, config: Path, fault: str, diagnosis: str
+) -> None:
+    sandbox.faults.set(fault)
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 1
+    assert f"acme: {diagnosis}" in ended.stdout
+
+
+async def test_a_resource_that_is_closed_to_the_client_is_no_failure(sandbox: Sandbox, config: Path) -> None:
+    sandbox.faults.set("api_status", 403, count=1)
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 0
+    assert lines_of(ended.stdout)["acme"][3] == "acme"  # from the second resource
+
+
+async def test_without_the_organization_only_org_id_fails(sandbox: Sandbox, config: Path) -> None:
+    sandbox.faults.set("api_status", 403)
+    assert (await run("check", "acme", "--config", config)).code == 0
+    change(config, "[tenants.globex]", f'org_id = "{ACME.id}"\n[tenants.globex]')
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 1
+    assert "so that org_id can't be compared" in ended.stdout
+
+
+async def test_an_api_url_that_leads_elsewhere_is_diagnosed(sandbox: Sandbox, config: Path) -> None:
+    sandbox.faults.set("api_status", 404)
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 1
+    assert f"acme: {sandbox.base_url} knows neither /api/v2/tokens/me nor " in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "response,diagnosis",
+    [
+        ((302, "", {"Location": "https://elsewhere.example/"}), "the API redirects (302), and a token never follows; "),
+        ((200, "<p>Log in</p>", {}), "answers with no JSON object; look for a gateway or a portal."),
+        ((200, "[]", {}), "answers with no JSON object; look for a gateway or a portal."),
+        ((200, " " * 1_048_577, {}), "the API gave no answer (ClientPayloadError); "),
+        ((418, '{"code": "a\\u001b[31m"}', {}), "the API answers 418 where "),
+        ((200, '{"authorizedScope": ["users"]}', {}), "the token lacks the scope messaging routing; add it to "),
+    ],
+)
+async def test_an_api_that_is_none_or_says_less_is_diagnosed(
+    config: Path, response: tuple[int, str, dict[str, str]], diagnosis: str
+) -> None:
+    async with api(*response) as url:
+        change(
+            config,
+            "[tenants.globex]",
+            f'api_url = "{url}"\nscope = ["messaging", "users", "routing"]\n[tenants.globex]',
+        )
+        ended = await run("check", "acme", "--config", config)
+    assert ended.code == 1
+    assert diagnosis in ended.stdout
+    assert "\x1b" not in ended.stdout
+
+
+async def test_a_scope_that_is_not_told_is_no_failure(config: Path) -> None:
+    async with api(200, '{"authorizedScope": [], "organization": {"id": "1", "name": "Acme\\u001b"}}', {}) as url:
+        change(config, "[tenants.globex]", f'api_url = "{url}"\nscope = ["messaging"]\n[tenants.globex]')
+        ended = await run("check", "acme", "--config", config)
+    assert ended.code == 0
+    assert lines_of(ended.stdout)["acme"][-3:] == ["1", "-", "ok"]
+    assert "\x1b" not in ended.stdout
+
+
+async def test_a_broken_configuration_exits_2_before_anything_is_asked(sandbox: Sandbox, config: Path) -> None:
+    change(config, "client_secret", "client_secert")
+    ended = await run("check", "--config", config)
+    assert ended.code == 2
+    assert "client_secert" in ended.stderr
+    assert sandbox.ledger.token_requests.total() == 0

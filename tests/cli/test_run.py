@@ -1,0 +1,149 @@
+"""``run``: it starts, serves, reloads and stops as its contract says."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import socket
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.sandbox import Sandbox
+from tests.cli.files import append, change, read, write
+from tests.cli.program import PATIENCE, Program, run, start
+
+WHO = "/api/v2/organizations/me"
+
+
+async def listening(program: Program) -> str:
+    """The proxy's URL, once it accepts connections."""
+    return (await program.said(r"listening on (http://127\.0\.0\.1:\d+)\n"))[1]
+
+
+async def get(url: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return response.status, await response.text()
+
+
+async def at_the_sandbox(sandbox: Sandbox) -> None:
+    """Waits until a request met the only fault."""
+    async with asyncio.timeout(PATIENCE):
+        while sandbox.faults.as_json():  # noqa: ASYNC110 - the sandbox tells nobody
+            await asyncio.sleep(0.01)
+
+
+async def test_it_prints_where_it_listens_and_adds_the_tenants_token(sandbox: Sandbox, config: Path) -> None:
+    async with await start("run", "--config", config) as program:
+        status, body = await get(await listening(program) + f"/t/globex{WHO}")
+        admin = await program.said(r"admin on (http://127\.0\.0\.1:\d+)\n")
+        assert (await get(admin[1] + "/healthz"))[0] == 200
+    assert status == 200
+    assert '"globex"' in body
+    assert sandbox.ledger.tokens_issued() == 2
+
+
+async def test_sigterm_lets_the_request_in_flight_be_answered_and_exits_0(sandbox: Sandbox, config: Path) -> None:
+    sandbox.faults.set("api_latency", 1.0, count=1)
+    async with await start("run", "--config", config) as program:
+        url = await listening(program)
+        request = asyncio.get_running_loop().create_task(get(f"{url}/t/acme{WHO}"), name="in flight")
+        await at_the_sandbox(sandbox)
+        program.signal(signal.SIGTERM)
+        await program.said("stopping", on="stderr")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await get(f"{url}/t/acme{WHO}")
+        assert (await request)[0] == 200
+        assert (await program.end()).code == 0
+
+
+@pytest.mark.parametrize("number,code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_second_signal_ends_it_at_once(
+    sandbox: Sandbox, config: Path, number: signal.Signals, code: int
+) -> None:
+    sandbox.faults.set("api_latency", 600.0, count=1)
+    async with await start("run", "--config", config) as program:
+        url = await listening(program)
+        request = asyncio.get_running_loop().create_task(get(f"{url}/t/acme{WHO}"), name="in flight")
+        await at_the_sandbox(sandbox)
+        program.signal(number)
+        await program.said("stopping", on="stderr")
+        program.signal(number)
+        ended = await program.end()
+        with pytest.raises(aiohttp.ClientError):
+            await request
+    assert ended.code == code
+    assert "Traceback" not in ended.stderr
+
+
+async def test_ctrl_c_without_requests_exits_0(config: Path) -> None:
+    async with await start("run", "--config", config) as program:
+        await listening(program)
+        program.signal(signal.SIGINT)
+        assert (await program.end()).code == 0
+
+
+async def test_sighup_takes_up_a_new_tenant(config: Path) -> None:
+    async with await start("run", "--config", config) as program:
+        url = await listening(program)
+        assert (await get(f"{url}/t/new{WHO}"))[0] == 404
+        tenants = read(config).partition("[tenants.acme]")[1:]
+        append(config, "".join(tenants).replace("[tenants.", "[tenants.new-"))
+        program.signal(signal.SIGHUP)
+        await program.said("configuration reloaded: 4 tenants", on="stderr")
+        assert (await get(f"{url}/t/new-acme{WHO}"))[0] == 200
+
+
+async def test_sighup_with_a_broken_file_keeps_the_old_configuration_and_says_why(config: Path) -> None:
+    async with await start("run", "--config", config) as program:
+        url = await listening(program)
+        append(config, "colour = 1\n")
+        program.signal(signal.SIGHUP)
+        await program.said("tenants.globex.colour", on="stderr")
+        assert (await get(f"{url}/t/acme{WHO}"))[0] == 200
+
+
+async def test_the_file_is_named_by_the_environment_where_no_option_does(config: Path) -> None:
+    async with await start("run", GENESYS_AUTH_PROXY_CONFIG=str(config)) as program:
+        assert await listening(program)
+
+
+async def test_each_problem_of_the_configuration_is_a_line_and_exits_2(tmp_path: Path) -> None:
+    file = write(tmp_path / "proxy.toml", '[listen]\nport = "x"\n[tenants.acme]\nregion = "atlantis"\n')
+    ended = await run("run", "--config", file)
+    assert ended.code == 2
+    assert ended.stdout == ""
+    lines = ended.stderr.splitlines()
+    for key in ("listen.port", "tenants.acme.region", "tenants.acme.client_id", "tenants.acme.client_secret"):
+        assert len([line for line in lines if line.startswith(f"{file}: {key}: ")]) == 1, ended.stderr
+    assert len(lines) == 4
+
+
+async def test_a_missing_file_exits_2(tmp_path: Path) -> None:
+    ended = await run("run", "--config", tmp_path / "none.toml")
+    assert ended.code == 2
+    assert ended.stderr == f'{tmp_path}/none.toml: no such file; create one with "genesys-auth-proxy init"\n'
+
+
+@pytest.mark.parametrize("section", ["listen", "admin"])
+async def test_a_port_that_is_taken_is_named_with_its_key_and_exits_1(config: Path, section: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        change(config, f"[{section}]\nport = 0", f"[{section}]\nport = {port}")
+        ended = await run("run", "--config", config)
+    assert ended.code == 1
+    assert f"Error: {section}.port: another program listens on 127.0.0.1 port {port} already\n" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert ended.stdout == ""
+
+
+@pytest.mark.parametrize("level,told", [("info", True), ("warning", False)])
+async def test_the_log_level_decides_what_is_logged(config: Path, level: str, told: bool) -> None:
+    async with await start("run", "--config", config, "--log-level", level) as program:
+        await get(await listening(program) + f"/t/acme{WHO}")
+        program.signal(signal.SIGTERM)
+        ended = await program.end()
+    line = r"^\d{4}-\d\d-\d\dT[\d:.]+Z info    tenant acme: new token for 86400 s$"
+    assert bool(re.search(line, ended.stderr, re.MULTILINE)) == told

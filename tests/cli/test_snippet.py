@@ -1,0 +1,140 @@
+"""``snippet``: what is pasted works, and names this proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+import tomllib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from proxy.app import Proxy
+from proxy.cli.snippet import SDKS
+from proxy.sandbox import Sandbox
+from proxy.settings import load
+from tests.cli.files import append, change, write
+from tests.cli.program import PATIENCE, ROOT, Ended, environment, run
+
+JAVASCRIPT = ROOT / "tests" / "sdk" / "javascript"
+
+
+@pytest.fixture
+async def url(config: Path) -> AsyncIterator[str]:
+    """A running proxy for the sandbox's orgs."""
+    proxy = Proxy(load(config))
+    await proxy.start()
+    yield proxy.url
+    await proxy.drain()
+
+
+async def execute(program: str, file: Path, **variables: str) -> Ended:
+    """Runs a file in its folder, which is the home too, so that nobody's own SDK settings count."""
+    process = await asyncio.create_subprocess_exec(
+        program,
+        file,
+        cwd=file.parent,
+        env=environment(HOME=str(file.parent), **variables),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(2 * PATIENCE):
+            stdout, stderr = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode is not None
+    return Ended(process.returncode, stdout.decode(), stderr.decode())
+
+
+async def snippet(config: Path, sdk: str, *arguments: str, tenant: str = "globex") -> str:
+    ended = await run("snippet", tenant, "--sdk", sdk, "--config", config, *arguments)
+    assert ended.code == 0, ended.stderr
+    return ended.stdout
+
+
+async def test_the_python_snippet_calls_the_tenants_api(
+    sandbox: Sandbox, config: Path, url: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "program.py", await snippet(config, "python", "--url", url))
+    ended = await execute(sys.executable, file)
+    assert (ended.code, ended.stdout) == (0, "globex\n"), ended.stderr[-2000:]
+    assert sandbox.ledger.refused() == {}
+
+
+@pytest.mark.needs("javascript-sdk")
+async def test_the_javascript_snippet_calls_the_tenants_api(
+    sandbox: Sandbox, config: Path, url: str, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "program.js", await snippet(config, "javascript", "--url", url))
+    ended = await execute("node", file, NODE_PATH=str(JAVASCRIPT / "node_modules"))
+    assert (ended.code, ended.stdout) == (0, "globex\n"), ended.stderr[-2000:]
+    assert sandbox.ledger.refused() == {}
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+async def test_every_snippet_names_the_gateway_whole(config: Path, sdk: str) -> None:
+    text = await snippet(config, sdk, "--url", "https://proxy.example")
+    assert "proxy.example" in text
+    assert re.search(r"\b443\b", text)
+    assert text.count('"t/globex"') == 2
+    assert re.search(r'"https"', text)
+
+
+async def test_the_snippet_for_the_cli_is_a_profile_and_a_gateway_file(config: Path) -> None:
+    text = await snippet(config, "cli", "--url", "http://127.0.0.1:8080")
+    profile, gateway = re.findall(r"<<'END'\n(.*?)\nEND\n", text, re.DOTALL)
+    assert tomllib.loads(profile).keys() == {"globex"}
+    assert json.loads(gateway) == {
+        "protocol": "http",
+        "host": "127.0.0.1",
+        "port": "8080",
+        "pathParams": {"login": "t/globex", "api": "t/globex"},
+    }
+
+
+async def test_the_region_stands_where_a_tool_wants_one(config: Path) -> None:
+    change(config, "[tenants.globex]", '[tenants.globex]\nregion = "mypurecloud.de"')
+    assert 'aws_region         = "eu-central-1"\n' in await snippet(config, "terraform", "--url", "http://a.example")
+
+
+@pytest.mark.parametrize("host,shown", [("127.0.0.1", '"127.0.0.1"'), ("::1", '"[::1]"'), ("localhost", '"localhost"')])
+async def test_the_address_is_the_configured_one(config: Path, host: str, shown: str) -> None:
+    change(config, "[listen]\nport = 0", f'[listen]\nhost = "{host}"\nport = 18080')
+    text = await snippet(config, "python")
+    assert f"gateway.host = {shown}\ngateway.port = 18080\n" in text
+
+
+async def test_an_address_that_means_everywhere_becomes_this_machine(config: Path) -> None:
+    change(config, "[listen]\nport = 0", '[access]\nopen = true\n[listen]\nhost = "0.0.0.0"\nport = 18080')
+    assert 'gateway.host = "127.0.0.1"\n' in await snippet(config, "python")
+
+
+async def test_a_caller_key_has_its_place_in_the_path_and_is_not_shown(config: Path) -> None:
+    key = "0123456789abcdef-secret"
+    append(config, f'[access]\ncaller_keys = ["{key}"]\n')
+    ended = await run("snippet", "globex", "--sdk", "java", "--url", "http://127.0.0.1:8080", "--config", config)
+    assert ended.stdout.count('"k/CALLER-KEY/t/globex"') == 2
+    assert "in place of CALLER-KEY" in ended.stderr
+    assert key not in ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments,expected",
+    [
+        (["globex", "--sdk", "python"], "listen.port: expected a fixed port for a snippet (got 0), or --url"),
+        (["nobody", "--sdk", "python"], "no tenant is called 'nobody'; there are: acme, globex"),
+        (["globex", "--sdk", "cobol"], "'cobol' is not one of 'python', "),
+        (["globex", "--sdk", "go", "--url", "ftp://x"], "Invalid value for --url"),
+        (["globex", "--sdk", "go", "--url", "http://x/path"], "expected a URL without a path"),
+    ],
+)
+async def test_what_cannot_be_written_exits_2(config: Path, arguments: list[str], expected: str) -> None:
+    ended = await run("snippet", *arguments, "--config", config)
+    assert (ended.code, ended.stdout) == (2, "")
+    assert expected in ended.stderr
