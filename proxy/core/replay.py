@@ -24,16 +24,13 @@ class Verdict(StrEnum):
     """Refused while cooling down: give it to the client, keep the token."""
 
 
-def decide(status: int, *, injected: bool, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
-    """The verdict on an answer with ``status``.
+def decide(*, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
+    """The verdict on a 401 to a request that carried our token; a caller's own token is the caller's affair.
 
-    :param injected: the request carried our token; a caller's own token is the caller's affair
     :param replayed: this answers the second attempt
     :param body_kept: all of the body that was sent is still here
     :param cooling_down: a brand-new token was refused within the last ``COOL_DOWN`` seconds
     """
-    if status != 401 or not injected:
-        return Verdict.PASS
     if replayed:
         return Verdict.REFUSED_AGAIN
     if cooling_down:

@@ -45,8 +45,18 @@ class Tally:
     """From the request's head to the answer's last byte, in seconds."""
     refreshes: Histogram = field(default_factory=Histogram)
     """From asking the token endpoint to its whole answer, in seconds."""
-    rate_limit_remaining: int | None = None
-    """What the upstream last said of this token's rate limit (``inin-ratelimit-allowed`` less ``-count``)."""
+    rate_limit: tuple[bytes, bytes] | None = None
+    """What the upstream last said of this token's limit, as it came: ``inin-ratelimit-allowed`` and ``-count``."""
+
+    @property
+    def rate_limit_remaining(self) -> int | None:
+        """Requests left in the token's current minute; None where the upstream has said nothing usable."""
+        if self.rate_limit is None:
+            return None
+        allowed, count = self.rate_limit
+        if not (allowed.isdigit() and count.isdigit() and len(allowed) + len(count) < 20):
+            return None
+        return max(0, int(allowed) - int(count))
 
 
 @dataclass(frozen=True, slots=True)

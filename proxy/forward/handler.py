@@ -111,7 +111,8 @@ class Forwarder:
             return
         access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
         exchange.tenant = tenant = _tenant(rules, target, fields.get(rules.tenant_header), authority)
-        access.check_policy(tenant.policy, exchange.method, target.rest)
+        if exchange.method not in tenant.policy.harmless:
+            access.check_policy(tenant.policy, exchange.method, target.rest)
         if exchange.method == b"OPTIONS" and fields.get(b"max-forwards") == b"0":
             # It asks for no hop beyond this one (RFC 9110 7.6.2).
             exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
@@ -147,13 +148,11 @@ class Forwarder:
             token = tokens.current() or await tokens.token(exchange.patience)
             request = request_head(exchange, api, rest, token.credential, self.rules.tenant_header)
             connection, answer = await ask(exchange, api, request)
-            verdict = replay.decide(
-                answer.status,
-                injected=True,
-                replayed=exchange.replayed,
-                body_kept=exchange.body.kept,
-                cooling_down=answer.status == 401 and tokens.cooling_down,
-            )
+            verdict = Verdict.PASS
+            if answer.status == 401:
+                verdict = replay.decide(
+                    replayed=exchange.replayed, body_kept=exchange.body.kept, cooling_down=tokens.cooling_down
+                )
             if verdict is not Verdict.REPLAY:
                 break
             tokens.reject(token)
@@ -196,9 +195,10 @@ def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) ->
 
 
 def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
-    allowed, count = answer.fields.get(b"inin-ratelimit-allowed"), answer.fields.get(b"inin-ratelimit-count")
-    if allowed is not None and count is not None and allowed[:9].isdigit() and count[:9].isdigit():
-        tenant.tally.rate_limit_remaining = max(0, int(allowed[:9]) - int(count[:9]))
+    # Kept as it came: it is read far less often than it is said.
+    allowed = answer.fields.get(b"inin-ratelimit-allowed")
+    if allowed is not None:
+        tenant.tally.rate_limit = (allowed, answer.fields.get(b"inin-ratelimit-count") or b"")
 
 
 def _authority(exchange: Exchange, target: Target) -> bytes:

@@ -48,7 +48,7 @@ def busy() -> Tally:
         requests={200: 7, 401: 1},
         replays={"accepted": 1},
         token_requests={("client_credentials", "ok"): 2, ("refresh_token", "invalid_grant"): 1},
-        rate_limit_remaining=291,
+        rate_limit=(b"300", b"9"),
     )
     for seconds in (0.002, 0.2, 0.25, 20.0):
         tally.durations.observe(seconds)

@@ -1,0 +1,178 @@
+"""A refused token is thrown away, and no other; refusals that the token did not cause start no storm."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from proxy.core.replay import COOL_DOWN
+from tests.oauth.fakes import World, unavailable
+from tests.oauth.virtual_time import in_virtual_time
+
+PATIENCE = 15.0
+
+
+@in_virtual_time
+async def test_a_rejected_token_is_not_given_out_again() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    source.reject(first)
+    assert source.current() is None
+    second = await source.token(PATIENCE)
+    assert second is not first
+    assert second.access_token == "token-2"
+
+
+@in_virtual_time
+async def test_any_number_of_requests_refused_with_one_token_cause_one_refresh() -> None:
+    world = World(latency=0.3)
+    source = world.source()
+    first = await source.token(PATIENCE)
+
+    async def refused_request(after: float) -> str:
+        await asyncio.sleep(after)
+        source.reject(first)
+        return (await source.token(PATIENCE)).access_token
+
+    assert set(await asyncio.gather(*(refused_request(n / 50) for n in range(100)))) == {"token-2"}
+    assert len(world.endpoint.asked) == 2
+
+
+@in_virtual_time
+async def test_a_late_refusal_of_an_old_token_leaves_the_new_one_alone() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    second = await source.refresh()
+    source.reject(first)
+    assert source.current() is second
+    assert len(world.endpoint.asked) == 2
+
+
+@in_virtual_time
+async def test_a_token_rejected_twice_is_rejected_once() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    source.reject(first)
+    second = await source.token(PATIENCE)
+    source.reject(first)
+    assert source.current() is second
+
+
+@in_virtual_time
+async def test_a_rejected_token_is_not_kept_for_the_next_source() -> None:
+    world = World()
+    source = world.source()
+    source.reject(await source.token(PATIENCE))
+    assert world.source().current() is None
+
+
+@in_virtual_time
+async def test_a_source_that_a_reload_left_behind_rejects_no_newer_token() -> None:
+    world = World()
+    left_behind = world.source()
+    first = await left_behind.token(PATIENCE)
+    second = await world.source().refresh()
+    left_behind.reject(first)
+    assert world.source().current() is second
+
+
+@in_virtual_time
+async def test_a_rejected_token_is_gone_though_the_endpoint_is_down() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.otherwise = unavailable
+    source.reject(first)
+    with pytest.raises(Exception, match="it is down"):
+        await source.token(1.0)
+    assert source.current() is None
+
+
+@in_virtual_time
+async def test_after_a_rejection_a_refresh_is_due() -> None:
+    world = World()
+    source = world.source()
+    source.reject(await source.token(PATIENCE))
+    assert source.due(world.clock()) == 0.0
+
+
+@in_virtual_time
+async def test_a_rejection_during_a_refresh_throws_only_the_old_token_away() -> None:
+    world = World(latency=1.0)
+    source = world.source()
+    first = await source.token(PATIENCE)
+    refreshing = asyncio.get_running_loop().create_task(source.refresh(), name="refresh")
+    await asyncio.sleep(0.5)
+    source.reject(first)
+    second = await source.token(PATIENCE)
+    assert second is await refreshing
+    source.reject(first)
+    assert source.current() is second
+    assert len(world.endpoint.asked) == 2
+
+
+# --- the cool-down ---
+
+
+@in_virtual_time
+async def test_a_source_cools_down_for_some_seconds() -> None:
+    source = World().source()
+    known = [source.cooling_down]
+    source.cool_down()
+    for seconds in (0.0, COOL_DOWN - 0.001, 0.002):
+        await asyncio.sleep(seconds)
+        known.append(source.cooling_down)
+    assert known == [False, True, True, False]
+
+
+@in_virtual_time
+async def test_a_further_refusal_prolongs_the_cool_down() -> None:
+    source = World().source()
+    source.cool_down()
+    await asyncio.sleep(COOL_DOWN - 1)
+    source.cool_down()
+    await asyncio.sleep(2)
+    assert source.cooling_down
+
+
+@in_virtual_time
+async def test_a_cool_down_takes_no_token_away() -> None:
+    world = World()
+    source = world.source()
+    token = await source.token(PATIENCE)
+    source.cool_down()
+    assert source.current() is token
+    assert await source.token(PATIENCE) is token
+
+
+@in_virtual_time
+async def test_a_cool_down_is_forgiven() -> None:
+    source = World().source()
+    source.cool_down()
+    source.forgive()
+    assert not source.cooling_down
+
+
+@pytest.mark.parametrize("stepped", [3600.0, -3600.0])
+@in_virtual_time
+async def test_the_wall_clock_neither_ends_nor_prolongs_a_cool_down(stepped: float) -> None:
+    world = World()
+    source = world.source()
+    source.cool_down()
+    world.clock.step(stepped)
+    known = [source.cooling_down]
+    await asyncio.sleep(COOL_DOWN)
+    assert [*known, source.cooling_down] == [True, False]
+
+
+@in_virtual_time
+async def test_a_machine_that_slept_has_cooled_down() -> None:
+    world = World()
+    source = world.source()
+    source.cool_down()
+    world.clock.suspend(3600.0)
+    assert not source.cooling_down
