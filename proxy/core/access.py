@@ -19,6 +19,9 @@ _AUTHORITY = re.compile(
 METHODS = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"})
 """What the API knows; others pass too, but not by the shortest way."""
 
+REMEMBERED = 512
+"""Bytes of what a caller says of itself up to which the decision on it is remembered."""
+
 EXPOSED = (
     b"inin-ratelimit-count, inin-ratelimit-allowed, inin-ratelimit-reset, ININ-Correlation-Id, Retry-After, "
     b"Proxy-Status"
@@ -49,7 +52,6 @@ def callers(listen_host: str, hosts: Iterable[str], origins: Iterable[str], keys
     )
 
 
-@lru_cache(maxsize=1024)
 def host_of(authority: bytes) -> bytes:
     """The host of a Host value or an authority, in lower case, without the port.
 
@@ -72,7 +74,6 @@ def check_host(rules: Callers, authority: bytes) -> None:
         raise NotAllowed("This Host is not allowed here; name it in access.allowed_hosts.")
 
 
-@lru_cache(maxsize=1024)
 def check_caller(rules: Callers, authority: bytes, origin: bytes | None, fetch_site: bytes | None) -> bytes | None:
     """Passes a request for a name that is ours and from a page that may call, if it is from a page at all.
 
@@ -85,6 +86,13 @@ def check_caller(rules: Callers, authority: bytes, origin: bytes | None, fetch_s
     :raises NotAllowed: the name, or the page's origin, is not allowed
     :raises BadRequest: the authority is no name
     """
+    if len(authority) + len(origin or b"") + len(fetch_site or b"") > REMEMBERED:
+        return _check_caller.__wrapped__(rules, authority, origin, fetch_site)
+    return _check_caller(rules, authority, origin, fetch_site)
+
+
+@lru_cache(maxsize=1024)
+def _check_caller(rules: Callers, authority: bytes, origin: bytes | None, fetch_site: bytes | None) -> bytes | None:
     check_host(rules, authority)
     if origin is None:
         if fetch_site in (None, b"none", b"same-origin"):

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+REMEMBERED = 128
+"""Bytes of a name or a value up to which what was decided on it is remembered."""
+
 HOP_BY_HOP = frozenset(
     {
         b"connection",
@@ -72,7 +75,7 @@ def options(value: bytes | None) -> frozenset[bytes]:
     """The elements of a list-based value such as ``Connection``'s, in lower case (RFC 9110 5.6.1)."""
     if value is None:
         return frozenset()
-    return _options(value)
+    return _options(value) if len(value) <= REMEMBERED else _options.__wrapped__(value)
 
 
 @lru_cache(maxsize=256)
@@ -80,8 +83,12 @@ def _options(value: bytes) -> frozenset[bytes]:
     return frozenset(part.strip(b" \t").lower() for part in value.split(b",")) - {b""}
 
 
-@lru_cache(maxsize=2048)
 def _stays_here(name: bytes) -> bool:
+    return _is_ours(name) if len(name) <= REMEMBERED else _is_ours.__wrapped__(name)
+
+
+@lru_cache(maxsize=2048)
+def _is_ours(name: bytes) -> bool:
     # An upstream that maps "_" to "-" (CGI, WSGI) must not be told by either spelling (CVE-2025-64484).
     name = name.replace(b"_", b"-")
     return name in HOP_BY_HOP or name in OURS or name == b"forwarded" or name.startswith(b"x-forwarded-")

@@ -7,7 +7,7 @@ from proxy.errors import UpstreamError, UpstreamSilent
 from proxy.forward.body import NO_BODY
 from proxy.forward.exchange import VIA, Exchange, head
 from proxy.wire.body import Body
-from proxy.wire.syntax import ResponseHead, response_length, stays_open
+from proxy.wire.syntax import UNTIL_CLOSE, ResponseHead, response_length, stays_open
 from proxy.wire.upstream import Upstream, UpstreamConnection
 
 LONGEST_REFUSAL = 65_536
@@ -50,14 +50,14 @@ async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[U
     :raises UpstreamError: no connection, or no answer
     :raises ClientClosed, ClientTimeout, BadRequest: what became of the body; the upstream got no whole request
     """
-    connection = upstream.reuse() or await upstream.connect()
+    connection = upstream.reuse() or await upstream.connect(exchange.patience)
     while True:
         try:
             return connection, await _ask_on(exchange, connection, request)
         except UpstreamSilent:
             if not connection.reused or exchange.method not in _SAFE or not exchange.body.kept:
                 raise
-        connection = await upstream.connect()
+        connection = await upstream.connect(exchange.patience)
 
 
 async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: bytes) -> ResponseHead:
@@ -91,20 +91,26 @@ def _relay_interim(exchange: Exchange, answer: ResponseHead) -> None:
 async def discard(upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead, exchange: Exchange) -> None:
     """Reads a refused answer to its end, so that its connection can be used again, or gives the connection up."""
     exchange.stop_upload()
-    whole = exchange.body.complete and stays_open(answer.minor, options(answer.fields.get(b"connection")))
+    reusable = False
     try:
         length = response_length(exchange.method, answer)
-        body = Body(connection, length, request=False, limit=LONGEST_REFUSAL)
-        read = 0
-        while whole and not body.complete:
-            read += len(await body.read_within(1.0))
-            whole = read <= LONGEST_REFUSAL
+        if exchange.body.complete and length <= LONGEST_REFUSAL and length != UNTIL_CLOSE:
+            body = Body(connection, length, request=False, limit=LONGEST_REFUSAL)
+            await _read_away(body, connection.loop.time() + 1.0)
+            reusable = body.complete and stays_open(answer.minor, options(answer.fields.get(b"connection")))
     except (UpstreamError, OSError):
-        whole = False
-    if whole:
-        upstream.release(connection)
-    else:
-        connection.abort()
+        pass  # it is of no more use
+    finally:
+        if reusable:
+            upstream.release(connection)
+        else:
+            connection.abort()
+
+
+async def _read_away(body: Body, due: float) -> None:
+    read = 0
+    while not body.complete and read <= LONGEST_REFUSAL:
+        read += len(await body.read(due))
 
 
 def _one_hop_less(hops: bytes) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from proxy.errors import BadRequest, ClientClosed, ClientTimeout, ContentTooLarge, UpstreamTimeout
 from proxy.wire.body import LAST_CHUNK, Body, chunk
 from proxy.wire.syntax import CHUNKED
@@ -92,7 +90,8 @@ class KeptBody:
             upstream.fail(UpstreamTimeout(message, kind="connection_write_timeout"))
         except OSError:
             pass  # the upstream is gone; whoever waits for its answer sees that
-        upstream.hasten(loop.time() + answer_timeout if self.complete else math.inf)
+        if self.complete:
+            upstream.expect_answer_by(loop.time() + answer_timeout)
 
     async def _read(self, idle_timeout: float) -> bytes:
         assert self._source is not None, "no body is complete from the start"

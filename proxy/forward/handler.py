@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from proxy.core import access, replay, routing
@@ -52,6 +53,16 @@ class Forwarder:
             await self._answer(exchange)
             if not exchange.keep_alive:
                 return await client.finish(linger=not exchange.body.complete or client.buffer != b"")
+            if client.buffer or client.sending_behind:
+                await self._let_others(client)
+
+    async def _let_others(self, client: ClientConnection) -> None:
+        # Requests that came in one go are answered in turn with other clients', and no faster than they are taken.
+        await asyncio.sleep(0)
+        try:
+            await client.drain(client.loop.time() + self.timing.idle_timeout)
+        except OSError:
+            client.abort()
 
     def _refuse(self, client: ClientConnection, error: ProxyError) -> None:
         """Answers a head that could not be read; what follows it can't be trusted to be a request."""
@@ -132,7 +143,12 @@ class Forwarder:
             case Kind.API if tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None:
                 await self._pass_on(exchange, tenant.api, target.rest)
             case Kind.API:
-                await self._inject(exchange, tenant, target.rest)
+                try:
+                    await self._inject(exchange, tenant, target.rest)
+                except ProxyError:
+                    if exchange.replayed and not exchange.status:
+                        _count_replay(tenant, "failed")
+                    raise
 
     async def _pass_on(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
         """Sends a request with the credential it came with, and none of ours."""
@@ -190,7 +206,10 @@ def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) ->
             exchange.note = "the upstream refused the token, just after it had refused a new one; not refreshed"
         case _:
             exchange.note = "answer to a replay with a new token, after the upstream had refused the first"
-    outcome = "accepted" if verdict is Verdict.PASS else str(verdict)
+    _count_replay(tenant, "accepted" if verdict is Verdict.PASS else str(verdict))
+
+
+def _count_replay(tenant: Tenant, outcome: str) -> None:
     tenant.tally.replays[outcome] = tenant.tally.replays.get(outcome, 0) + 1
 
 
@@ -217,9 +236,7 @@ def _authority(exchange: Exchange, target: Target) -> bytes:
 def _tenant(rules: Rules, target: Target, header: bytes | None, authority: bytes) -> Tenant:
     name = routing.tenant_of(target, header, authority, rules.default_tenant)
     if name is None:
-        raise UnknownTenant(
-            "The request names no tenant: use /t/<tenant>/…, the tenant header or <tenant>.localhost."
-        )
+        raise UnknownTenant("The request names no tenant: use /t/<tenant>/…, the tenant header or <tenant>.localhost.")
     tenant = rules.tenants.get(name)
     if tenant is None:
         raise UnknownTenant("No tenant of this name is configured.")

@@ -107,7 +107,7 @@ async def _upload_done(exchange: Exchange) -> bool:
 
     Where the upstream answered early and goes on reading, the client's body is sent on to its end.
     """
-    if exchange.keep_alive and exchange.upload is not None:
+    if exchange.upload is not None and (exchange.keep_alive or exchange.body.complete):
         await exchange.upload
         exchange.upload = None
     if not exchange.body.complete:
@@ -121,6 +121,8 @@ async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: Re
         raise UpstreamProtocolError("The upstream switches to a protocol that nobody asked for.")
     section = end_to_end_response(answer.fields, _WITHOUT_LENGTH)
     section += b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + VIA[answer.minor]
+    if exchange.note is not None:
+        section += proxy_status(exchange.note)
     exchange.status = 101
     exchange.keep_alive = False
     exchange.client.write(head(101, answer.reason, section))

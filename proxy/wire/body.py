@@ -54,6 +54,7 @@ class Body:
         stream = self._stream
         if self.complete or not stream.buffer:
             return b""
+        stream.resume()
         if self.length >= 0:
             data, stream.buffer = stream.buffer, b""
             if len(data) > self._chunk:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ LINGER = 2.0
 the answer on its way (RFC 9112 9.6)."""
 
 BACKLOG = 1024
+
+_BLANK_LINES = re.compile(rb"(?:\r\n)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,12 @@ class ClientConnection(Stream):
     """A client's connection; one task serves it, and is cancelled when the client is gone.
 
     :ivar idle: waiting for a request's first byte, so that closing loses nothing
-    :ivar draining: no further request is read
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         super().__init__(loop)
         self.limits = listener.limits
         self.idle = False
-        self.draining = False
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
@@ -53,13 +54,18 @@ class ClientConnection(Stream):
         if self._task is not None:
             self._task.cancel()
 
+    @property
+    def draining(self) -> bool:
+        """No further request is read."""
+        return self._listener.draining
+
     async def next_request(self) -> RequestHead | None:
         """The head of the next request, its body still to be read; None when there is none any more.
 
         :raises BadRequest: it is malformed; nothing behind it can be trusted
         :raises ClientTimeout: it did not arrive in time
         """
-        if not self.buffer:
+        while not self._begun():
             if self.draining:
                 return None
             self.idle = True
@@ -71,12 +77,15 @@ class ClientConnection(Stream):
             finally:
                 self.idle = False
         head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
-        # A blank line before a request line is ignored (RFC 9112 2.2).
-        while head is not None and head.startswith(b"\r\n"):
-            if len(head) > 2:
-                self.buffer = head[2:] + b"\r\n" + self.buffer
-            head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
         return None if head is None else parse_request(head)
+
+    def _begun(self) -> bool:
+        """Whether a request's first byte is here; blank lines before it are ignored (RFC 9112 2.2)."""
+        if self.buffer.startswith(b"\r"):
+            blank = _BLANK_LINES.match(self.buffer)
+            self.buffer = self.buffer[blank.end() :] if blank is not None else self.buffer
+            return self.buffer not in (b"", b"\r")
+        return self.buffer != b""
 
     async def _rest_of_head(self) -> bytes | None:
         limit = self.limits.max_header_bytes
@@ -99,7 +108,7 @@ class ClientConnection(Stream):
             self.end()
             due = self.loop.time() + LINGER
             with contextlib.suppress(OSError):
-                while True:
+                while self.loop.time() < due:
                     self.buffer = b""
                     if not await self.receive(due):
                         break
@@ -115,6 +124,7 @@ class Listener:
     def __init__(self, serve: Callable[[ClientConnection], Awaitable[None]], limits: Limits) -> None:
         self.limits = limits
         self.connections: set[ClientConnection] = set()
+        self.draining = False
         self._serve = serve
         self._server: asyncio.Server | None = None
         self._empty = asyncio.Event()
@@ -143,15 +153,15 @@ class Listener:
 
     async def drain(self, patience: float) -> None:
         """Stops accepting, lets requests in flight finish for ``patience`` seconds, and closes the rest."""
+        self.draining = True
         if self._server is not None:
             self._server.close()
         for client in list(self.connections):
-            client.draining = True
-            if client.idle:
+            if client.idle and not client.buffer:
                 client.close()
         if self.connections:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._empty.wait()
         for client in list(self.connections):
-            client.abort()
+            client.transport.abort()

@@ -12,6 +12,9 @@ from typing import cast
 HIGH_WATER = 262_144
 """Bytes received and not yet read, or written and not yet sent, beyond which a side is made to wait."""
 
+LAST_WORDS = 5.0
+"""Seconds in which a peer takes what was written before a close; then the connection is reset."""
+
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 
 
@@ -39,7 +42,10 @@ class Stream(asyncio.Protocol):
         self._reading_paused = False
         self._writing_paused = False
         self._arrived = False
+        self._orderly_end = False
+        self._hastened = math.inf
         self._due = math.inf
+        self._closing: asyncio.TimerHandle | None = None
         self._armed_for = math.inf
         self._timer: asyncio.TimerHandle | None = None
 
@@ -64,14 +70,17 @@ class Stream(asyncio.Protocol):
         self.ended = True
         self._wake(self._reader)
         # Whoever half-closes still reads (RFC 9112 9.6). TLS can't be half-closed; the loop closes it.
-        return True
+        return self.transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._orderly_end = self.ended and exc is None and self.lost is None
         self.ended = True
         self.lost = self.lost or exc or ConnectionResetError("closed")
         self._wake(self._reader)
         self._wake(self._writer)
         self._disarm()
+        if self._closing is not None:
+            self._closing.cancel()
 
     def pause_writing(self) -> None:
         self._writing_paused = True
@@ -89,16 +98,14 @@ class Stream(asyncio.Protocol):
         :raises TimeoutError: at ``due``
         :raises OSError: the connection was lost
         """
-        if self.lost is not None:
+        if self.lost is not None and not self._orderly_end:
             raise self.lost
         if self.ended:
             return False
-        if self._reading_paused:
-            self._reading_paused = False
-            self.transport.resume_reading()
+        self.resume()
         self._arrived = False
         waiter = self._reader = self.loop.create_future()
-        self._due = due
+        self._due = due = min(due, self._hastened)
         if self._armed_for > due:
             self._arm()
         try:
@@ -109,6 +116,15 @@ class Stream(asyncio.Protocol):
                 self._reader = None
                 self._due = math.inf
         return self._arrived or await self.receive(due)
+
+    def resume(self) -> None:
+        """Goes on reading where that was paused because too much had piled up; called when it has been taken.
+
+        Without it neither the peer's end nor bytes that nobody asked for would be noticed.
+        """
+        if self._reading_paused and self.lost is None:
+            self._reading_paused = False
+            self.transport.resume_reading()
 
     def take_head(self, limit: int) -> bytes | None:
         """A head that has arrived whole and is no longer than ``limit``, up to the CRLF of its last line."""
@@ -179,8 +195,11 @@ class Stream(asyncio.Protocol):
         return self.lost is not None or self.transport.is_closing()
 
     def close(self) -> None:
-        """Closes after sending what was written."""
+        """Closes after sending what was written, for which the peer has ``LAST_WORDS`` seconds."""
+        if self.closing:
+            return
         self.transport.close()
+        self._closing = self.loop.call_later(LAST_WORDS, self.transport.abort)
 
     def abort(self) -> None:
         """Resets the connection: the peer must not take what it has for the whole (RFC 9112 8).
@@ -196,7 +215,11 @@ class Stream(asyncio.Protocol):
         self.transport.abort()
 
     def hasten(self, due: float) -> None:
-        """Brings the deadline of a wait under way forward, on the loop's clock."""
+        """Brings the deadline of a wait under way and of those after it forward, on the loop's clock.
+
+        ``math.inf`` takes it back.
+        """
+        self._hastened = due
         if self._reader is not None and due < self._due:
             self._due = due
             self._arm()

@@ -35,6 +35,8 @@ class Tunnel:
             answering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await answering
+            if self._client.lost is not None:
+                self._upstream.abort()  # a reset is passed on as one
             self._upstream.close()
             self._client.close()
 

@@ -44,6 +44,7 @@ class UpstreamConnection(Stream):
         self.reused = False
         self.idle = False
         self._upstream = upstream
+        self._answering = False
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -52,10 +53,10 @@ class UpstreamConnection(Stream):
             self.abort()
 
     def eof_received(self) -> bool:
-        super().eof_received()
+        half_open = super().eof_received()
         if self.idle:
             self.close()
-        return not self.idle
+        return half_open and not self.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -72,6 +73,11 @@ class UpstreamConnection(Stream):
             self._wake(self._reader)
             self._wake(self._writer)
 
+    def expect_answer_by(self, due: float) -> None:
+        """Sets the deadline of a wait for an answer's head that has begun, on the loop's clock."""
+        if self._answering:
+            self.hasten(due)
+
     async def receive_response(self, limit: int, due: float) -> ResponseHead:
         """The head of the next answer, interim ones (1xx) included.
 
@@ -79,6 +85,7 @@ class UpstreamConnection(Stream):
         :raises UpstreamSilent, UpstreamClosed: the connection ended before it
         :raises UpstreamProtocolError: it breaks the grammar or ``limit``
         """
+        self._answering = True
         try:
             head = self.take_head(limit)
             if head is None and (self.buffer or await self.receive(due)):
@@ -91,6 +98,9 @@ class UpstreamConnection(Stream):
             if isinstance(error, TimeoutError) and self.lost is None:
                 raise UpstreamTimeout("The upstream did not answer in time.") from None
             head = None
+        finally:
+            self._answering = False
+            self.hasten(math.inf)
         if head is None:
             closed = UpstreamClosed if self.buffer else UpstreamSilent
             raise closed("The upstream closed the connection without an answer.")
@@ -130,14 +140,15 @@ class Upstream:
                 return connection
         return None
 
-    async def connect(self) -> UpstreamConnection:
+    async def connect(self, patience: float) -> UpstreamConnection:
         """A new connection.
 
+        :param patience: seconds that are left for it, if that is less than ``connect_timeout``
         :raises UpstreamUnreachable: no name, no connection, or TLS not verified
-        :raises UpstreamTimeout: not within ``connect_timeout``
+        :raises UpstreamTimeout: not in time
         """
         try:
-            async with asyncio.timeout(self._connect_timeout):
+            async with asyncio.timeout(min(self._connect_timeout, patience)):
                 return await self._connect()
         except TimeoutError:
             raise UpstreamTimeout("No connection to the upstream in time.", kind="connection_timeout") from None
@@ -169,6 +180,7 @@ class Upstream:
             connection.close()
         else:
             connection.reused = connection.idle = True
+            connection.resume()
             connection.expire_at(connection.loop.time() + LONGEST_IDLE)
             self._idle.append(connection)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from proxy.sandbox import Client, Org, Sandbox, SandboxOptions
@@ -169,6 +169,22 @@ class Stage:
     ) -> Answer:
         """Sends a request to the proxy; the target goes out as it is written."""
         return await self._send(method, self.proxy.url + target, fields, data, json)
+
+    async def raw(self, request: bytes, *, half_close: bool = False) -> Answer:
+        """Sends bytes on a connection of their own; the answer needs a Content-Length."""
+        started = time.perf_counter()
+        reader, writer = await asyncio.open_connection(self.proxy.host, self.proxy.port)
+        try:
+            writer.write(request)
+            if half_close:
+                writer.write_eof()
+            async with asyncio.timeout(PATIENCE):
+                line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").rstrip().split("\r\n")
+                fields = CIMultiDict((name, value.strip()) for name, _, value in (li.partition(":") for li in lines))
+                body = await reader.readexactly(int(fields["Content-Length"]))
+        finally:
+            writer.transport.abort()
+        return Answer(int(line.split()[1]), CIMultiDictProxy(fields), body, time.perf_counter() - started)
 
     async def admin(self, method: str, target: str) -> Answer:
         """Sends a request to the admin port."""

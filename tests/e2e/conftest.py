@@ -1,0 +1,52 @@
+"""A stage for each module, which the module may shape, and a tenant of it for each test."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from tests.support.stages import Stage, Tenant, make_orgs, open_stage
+
+_TENANTS = 40
+"""More than any module has tests."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes long; only run where -m names it")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "slow" in config.getoption("markexpr"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+
+@pytest.fixture(scope="module")
+def configuration() -> str:
+    """What a module adds to the proxy's configuration; see ``open_stage``."""
+    return "keep_warm = false\n"
+
+
+@pytest.fixture(scope="module")
+def sandbox_options() -> dict[str, object]:
+    """What a module chooses for its sandbox, by the names in ``SandboxOptions``."""
+    return {}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(configuration: str, sandbox_options: dict[str, object]) -> AsyncIterator[Stage]:
+    orgs = make_orgs(f"org-{number}" for number in range(_TENANTS))
+    async with open_stage(orgs, configuration, **sandbox_options) as stage:
+        yield stage
+
+
+@pytest.fixture
+def tenant(stage: Stage) -> Tenant:
+    """One that no other test uses."""
+    return stage.tenant()

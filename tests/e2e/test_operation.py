@@ -1,0 +1,156 @@
+"""What operators do to a proxy at work: reload it, stop it, and nobody's request is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+
+import aiohttp
+import pytest
+
+from tests.support.proxies import RunningProxy
+from tests.support.stages import CONTACTS, ECHO, Answer, Stage, Tenant, make_orgs, open_stage, tenant_toml, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="function")
+
+FIRST, SECOND = make_orgs(["first", "second"])
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """The tenant ``second`` is not configured yet."""
+    async with open_stage(
+        (FIRST, SECOND), "keep_warm = false\n", tenants=lambda org: tenant_toml(org) if org is FIRST else ""
+    ) as stage:
+        yield stage
+
+
+@pytest.fixture
+def first(stage: Stage) -> Tenant:
+    return Tenant(stage, FIRST)
+
+
+@pytest.fixture
+def second(stage: Stage) -> Tenant:
+    return Tenant(stage, SECOND)
+
+
+def change(proxy: RunningProxy, edit: Callable[[str], str]) -> None:
+    text = proxy.configuration.read_text("utf-8")
+    proxy.configuration.write_text(edit(text), "utf-8")
+
+
+async def keep_calling(tenant: Tenant, stop: asyncio.Event) -> list[Answer]:
+    answers = []
+    while not stop.is_set():
+        answers.append(await tenant.call("POST", ECHO, data=os.urandom(1000)))
+    return answers
+
+
+async def test_sighup_takes_up_a_new_tenant_while_the_others_work_on(first: Tenant, second: Tenant) -> None:
+    proxy, stop = first.stage.proxy, asyncio.Event()
+    assert (await second.get()).status == 404
+    async with asyncio.TaskGroup() as group:
+        working = [group.create_task(keep_calling(first, stop), name="client") for _ in range(5)]
+        change(proxy, lambda text: text + tenant_toml(SECOND))
+        proxy.signal(signal.SIGHUP)
+        await proxy.said("configuration reloaded")
+        assert (await second.get()).status == 200
+        stop.set()
+    assert {answer.status for task in working for answer in task.result()} == {200}
+    assert first.token_requests == {"ok": 1}, "a token whose client is unchanged stays"
+
+
+async def test_sighup_keeps_the_old_configuration_where_the_new_one_is_wrong(first: Tenant) -> None:
+    proxy = first.stage.proxy
+    change(proxy, lambda text: text.replace("keep_warm", "keep_wram"))
+    proxy.signal(signal.SIGHUP)
+    await proxy.said("keep_wram")
+    assert (await first.get()).status == 200
+    reload = await first.stage.admin("POST", "/reload")
+    assert 400 <= reload.status < 500
+    assert b"keep_wram" in reload.body
+    assert (await first.get()).status == 200
+
+
+async def test_a_reload_forgives_a_client_whose_secret_was_mended(first: Tenant) -> None:
+    """Whoever reloads has changed something, and need not wait for the end of a pause."""
+    first.fault("token_invalid_client", count=1)
+    assert (await first.get()).status == 502
+    assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    assert (await first.get()).status == 200
+
+
+async def test_a_request_in_flight_survives_a_reload_that_removes_its_tenant(first: Tenant) -> None:
+    first.fault("api_latency", 0.5, count=1)
+    async with asyncio.TaskGroup() as group:
+        call = group.create_task(first.get(), name="call")
+        await first.met("api_latency")
+        change(first.stage.proxy, lambda text: text.replace("[tenants.first]", "[tenants.other]"))
+        assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    assert call.result().status == 200
+    assert (await first.get()).status == 404
+
+
+async def test_sigterm_answers_what_is_in_flight_and_takes_nothing_new(first: Tenant) -> None:
+    proxy = first.stage.proxy
+    assert (await first.get()).status == 200
+    first.fault("api_latency", 0.7, count=20)
+    async with asyncio.TaskGroup() as group:
+        calls = [
+            group.create_task(first.call("POST", CONTACTS, json={"externalId": str(n)}), name="call") for n in range(20)
+        ]
+        await first.met("api_latency")
+        proxy.signal(signal.SIGTERM)
+        await proxy.said("stopping")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            async with aiohttp.ClientSession() as newcomer, newcomer.get(proxy.url + first.path + ECHO):
+                pass
+    assert {call.result().status for call in calls} == {200}
+    assert first.stage.sandbox.ledger.contacts_created[first.name] == 20
+    assert await proxy.ended() == 0
+
+
+async def test_sigterm_waits_for_a_body_that_is_still_coming(first: Tenant) -> None:
+    proxy, body = first.stage.proxy, os.urandom(300_000)
+    half_sent, stopped = asyncio.Event(), asyncio.Event()
+
+    async def halves() -> AsyncIterator[bytes]:
+        yield body[:150_000]
+        half_sent.set()
+        await stopped.wait()
+        yield body[150_000:]
+
+    async with asyncio.TaskGroup() as group:
+        call = group.create_task(first.call("PUT", ECHO, data=halves()), name="call")
+        await half_sent.wait()
+        await until(lambda: first.token_requests.total() == 1)
+        proxy.signal(signal.SIGTERM)
+        await proxy.said("stopping")
+        stopped.set()
+    answer = call.result()
+    assert (answer.status, answer.json["bodySha256"]) == (200, hashlib.sha256(body).hexdigest())
+    assert answer.fields["Connection"] == "close"
+    assert await proxy.ended() == 0
+
+
+async def test_sigterm_lets_those_who_wait_for_the_first_token_have_it(first: Tenant) -> None:
+    first.fault("token_latency", 1.0, count=1)
+    async with asyncio.TaskGroup() as group:
+        calls = [group.create_task(first.get(), name="call") for _ in range(10)]
+        while (await first.stage.admin("GET", "/status.json")).json["connections"]["client"] < 10:
+            await asyncio.sleep(0.01)
+        first.stage.proxy.signal(signal.SIGTERM)
+    assert {call.result().status for call in calls} == {200}
+    assert await first.stage.proxy.ended() == 0
+
+
+async def test_sigterm_ends_an_idle_proxy_at_once(first: Tenant) -> None:
+    """Although the client keeps its connection, and so do we to the upstream."""
+    assert (await first.get()).status == 200
+    first.stage.proxy.signal(signal.SIGTERM)
+    async with asyncio.timeout(3):
+        assert await first.stage.proxy.ended() == 0
