@@ -136,12 +136,15 @@ def _named(fields: Fields) -> frozenset[bytes]:
     return options(fields.get(b"connection")) - UNTOUCHABLE
 
 
-def authorize(section: bytes, credential: bytes | None) -> bytes:
-    """The section of ``end_to_end_request`` with exactly one ``Authorization``, added last, or none.
+def authorize(opening: bytes, credential: bytes | None) -> bytes:
+    """A whole request head: the opening with exactly one ``Authorization``, added last, or none.
 
+    :param opening: a request line and the section of ``end_to_end_request``, which never holds one
     :param credential: the field's value, such as ``Bearer …`` (RFC 6750 2.1)
     """
-    return section if credential is None else b"%bAuthorization: %b\r\n" % (section, credential)
+    if credential is None:
+        return opening + b"\r\n"
+    return b"%bAuthorization: %b\r\n\r\n" % (opening, credential)
 
 
 def own_bearer(fields: Fields, placeholder: bytes) -> bytes | None:

@@ -37,6 +37,8 @@ class Kind(StrEnum):
     """The web messaging socket; its tokens are inside the frames."""
     CDN = "cdn"
     """Public deployment files."""
+    THIS_HOP = "this_hop"
+    """OPTIONS that asks for no hop beyond this one (RFC 9110 7.6.2): answered here."""
 
 
 class Target(NamedTuple):

@@ -1,11 +1,11 @@
-"""The way up: a request's head as the upstream gets it, and the wait for the head of its answer."""
+"""The way up: a request is sent, and the head of its answer awaited."""
 
 from __future__ import annotations
 
-from proxy.core.fields import HOP_BY_HOP, authorize, end_to_end_request, end_to_end_response, options
+from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
 from proxy.errors import UpstreamError, UpstreamSilent
 from proxy.forward.body import NO_BODY
-from proxy.forward.exchange import VIA, Exchange, head
+from proxy.forward.exchange import Exchange, head
 from proxy.wire.body import Body
 from proxy.wire.syntax import UNTIL_CLOSE, ResponseHead, response_length, stays_open
 from proxy.wire.upstream import Upstream, UpstreamConnection
@@ -16,28 +16,6 @@ LONGEST_REFUSAL = 65_536
 _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 """Methods that may reach an upstream twice without harm (RFC 9110 9.2.1), so that a request lost on a connection
 the upstream was closing can be sent again."""
-
-
-def request_head(
-    exchange: Exchange, upstream: Upstream, rest: bytes, credential: bytes | None, tenant_header: bytes
-) -> bytes:
-    """The head to send: the client's end-to-end fields, what this hop adds, and last the credential."""
-    dropped: tuple[bytes, ...] = (tenant_header,)
-    ours = VIA[exchange.minor]
-    if exchange.body.chunked:
-        ours += b"Transfer-Encoding: chunked\r\n"
-    if exchange.minor == 0:
-        dropped += (b"expect",)  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
-    if exchange.websocket:
-        ours += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-    elif exchange.wants_trailers:
-        ours += b"Connection: TE\r\nTE: trailers\r\n"
-    if exchange.method == b"OPTIONS" and (hops := exchange.fields.get(b"max-forwards")) is not None:
-        dropped += (b"max-forwards",)
-        ours += b"Max-Forwards: %b\r\n" % _one_hop_less(hops)
-    section = authorize(end_to_end_request(exchange.fields, dropped) + ours, credential)
-    target = upstream.path + rest if rest != b"*" else rest
-    return b"%b %b%b%b\r\n" % (exchange.method, target, upstream.version_and_host, section)
 
 
 async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[UpstreamConnection, ResponseHead]:
@@ -111,7 +89,3 @@ async def _read_away(body: Body, due: float) -> None:
     read = 0
     while not body.complete and read <= LONGEST_REFUSAL:
         read += len(await body.read(due))
-
-
-def _one_hop_less(hops: bytes) -> bytes:
-    return b"%d" % (int(hops) - 1) if hops.isdigit() and len(hops) < 10 and int(hops) > 0 else hops

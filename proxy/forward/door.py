@@ -20,7 +20,7 @@ Form = dict[str, str]
 def read_form(body: bytes) -> Form:
     """The parameters of a token request (RFC 6749 3.2); what is no form has none."""
     try:
-        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, max_num_fields=64))
+        return dict(parse_qsl(body.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=64))
     except ValueError:
         return {}
 

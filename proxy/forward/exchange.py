@@ -32,7 +32,7 @@ METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
 class Exchange:
     """A request on its way through.
 
-    :ivar method, target, minor, fields: of its head
+    :ivar head, method, minor, fields: as it came
     :ivar keep_alive: another request may follow on the client's connection
     :ivar websocket: it asks to become a WebSocket; any other upgrade (h2c) would open a way around everything
         that is checked here, and is not passed on
@@ -50,6 +50,7 @@ class Exchange:
         "body",
         "client",
         "fields",
+        "head",
         "keep_alive",
         "method",
         "minor",
@@ -58,7 +59,6 @@ class Exchange:
         "replayed",
         "started",
         "status",
-        "target",
         "tenant",
         "timing",
         "upload",
@@ -69,8 +69,10 @@ class Exchange:
     fields: Fields
 
     def __init__(self, client: ClientConnection, head: RequestHead, timing: Timing) -> None:
-        self.method, self.target, self.minor, section = head
-        self.fields, length, self.keep_alive, upgrade = section
+        self.head = head
+        self.method = head.method
+        self.minor = head.minor
+        self.fields, length, self.keep_alive, upgrade = head.section
         self.client = client
         self.timing = timing
         self.started = time.perf_counter()

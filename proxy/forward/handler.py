@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 
-from proxy.core import access, replay, routing
-from proxy.core.fields import own_bearer
+from proxy.core import replay
+from proxy.core.fields import authorize
 from proxy.core.replay import Verdict
-from proxy.core.routing import PLACEHOLDER, Kind, Target
+from proxy.core.routing import PLACEHOLDER, Kind
 from proxy.core.tokens import Token
-from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError, UnknownTenant
+from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError
 from proxy.forward import door
-from proxy.forward.ask import ask, discard, request_head
+from proxy.forward.ask import ask, discard
 from proxy.forward.exchange import METHODS, REASONS, Exchange, head
+from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
 from proxy.forward.tenant import Rules, Tenant, Timing
 from proxy.wire.server import ClientConnection
 from proxy.wire.syntax import ResponseHead
-from proxy.wire.upstream import Upstream
 
 CLIENT_CLOSED = 499
 """Counted, never sent: the client left before its answer (nginx's number for it)."""
@@ -86,6 +86,8 @@ class Forwarder:
 
     def _rescue(self, exchange: Exchange, error: Exception) -> None:
         failure = explain(error)
+        if exchange.replayed and exchange.tenant is not None and not exchange.status:
+            _count_replay(exchange.tenant, "failed")
         if exchange.status:
             # The head is gone: only a broken connection tells the client that this is not the whole.
             exchange.keep_alive = False
@@ -107,79 +109,49 @@ class Forwarder:
     # --- the straight line ---
 
     async def _forward(self, exchange: Exchange) -> None:
-        rules, fields = self.rules, exchange.fields
         if not exchange.body.complete:
             exchange.body.take_arrived()
-        if exchange.method in (b"CONNECT", b"TRACE"):
-            raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
-        target = routing.split(exchange.method, exchange.target)
-        authority = _authority(exchange, target)
-        exchange.origin = access.check_caller(
-            rules.callers, authority, fields.get(b"origin"), fields.get(b"sec-fetch-site")
-        )
-        if exchange.origin is not None and _is_preflight(exchange):
-            exchange.respond(204, access.preflight(fields))
+        permission = preflight(self.rules, exchange)
+        if permission is not None:
+            exchange.respond(204, permission)
             return
-        access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
-        exchange.tenant = tenant = _tenant(rules, target, fields.get(rules.tenant_header), authority)
-        if exchange.method not in tenant.policy.harmless:
-            access.check_policy(tenant.policy, exchange.method, target.rest)
-        if exchange.method == b"OPTIONS" and fields.get(b"max-forwards") == b"0":
-            # It asks for no hop beyond this one (RFC 9110 7.6.2).
-            exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
-            return
-        match routing.kind_of(target.rest, websocket=exchange.websocket):
+        way = plan(self.rules, exchange)
+        match way.kind:
+            case Kind.API if way.inject:
+                await self._inject(exchange, way)
             case Kind.TOKEN:
-                await self._token(exchange, tenant, target)
+                await self._token(exchange, way)
             case Kind.LOGIN_PAGE:
-                location = str(tenant.login.base).encode("ascii") + target.rest
+                location = str(way.tenant.login.base).encode("ascii") + way.target.rest
                 exchange.respond(302, b"Location: %b\r\nContent-Length: 0\r\n" % location)
-            case Kind.WEBMESSAGING:
-                await self._pass_on(exchange, tenant.webmessaging, target.rest)
-            case Kind.CDN:
-                await self._pass_on(exchange, tenant.cdn, target.rest)
-            case Kind.GUEST:
-                await self._pass_on(exchange, tenant.api, target.rest)
-            case Kind.API if tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None:
-                await self._pass_on(exchange, tenant.api, target.rest)
-            case Kind.API:
-                try:
-                    await self._inject(exchange, tenant, target.rest)
-                except ProxyError:
-                    if exchange.replayed and not exchange.status:
-                        _count_replay(tenant, "failed")
-                    raise
+            case Kind.THIS_HOP:
+                exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
+            case _:
+                await _pass_on(exchange, way)
 
-    async def _pass_on(self, exchange: Exchange, upstream: Upstream, rest: bytes) -> None:
-        """Sends a request with the credential it came with, and none of ours."""
-        credential = exchange.fields.get(b"authorization")
-        request = request_head(exchange, upstream, rest, credential, self.rules.tenant_header)
-        connection, answer = await ask(exchange, upstream, request)
-        await relay(exchange, upstream, connection, answer)
-
-    async def _inject(self, exchange: Exchange, tenant: Tenant, rest: bytes) -> None:
+    async def _inject(self, exchange: Exchange, way: Plan) -> None:
         """Sends a request with the tenant's token, and once more with the next if that one is refused."""
-        tokens, api = tenant.tokens, tenant.api
+        tenant, tokens = way.tenant, way.tenant.tokens
         while True:
             token = tokens.current() or await tokens.token(exchange.patience)
-            request = request_head(exchange, api, rest, token.credential, self.rules.tenant_header)
-            connection, answer = await ask(exchange, api, request)
-            verdict = Verdict.PASS
-            if answer.status == 401:
-                verdict = replay.decide(
-                    replayed=exchange.replayed, body_kept=exchange.body.kept, cooling_down=tokens.cooling_down
-                )
+            connection, answer = await ask(exchange, way.upstream, authorize(way.opening, token.credential))
+            if answer.status != 401:
+                verdict = Verdict.PASS
+                break
+            verdict = replay.decide(
+                replayed=exchange.replayed, body_kept=exchange.body.kept, cooling_down=tokens.cooling_down
+            )
             if verdict is not Verdict.REPLAY:
                 break
             tokens.reject(token)
             exchange.replayed = True
-            await discard(api, connection, answer, exchange)
+            await discard(way.upstream, connection, answer, exchange)
         if exchange.replayed or verdict is not Verdict.PASS:
             _note(exchange, tenant, token, verdict)
         _note_rate_limit(tenant, answer)
-        await relay(exchange, api, connection, answer)
+        await relay(exchange, way.upstream, connection, answer)
 
-    async def _token(self, exchange: Exchange, tenant: Tenant, target: Target) -> None:
+    async def _token(self, exchange: Exchange, way: Plan) -> None:
         """The login door: SDKs log in here and are given a placeholder, never a token."""
         if exchange.method != b"POST":
             raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).")
@@ -187,11 +159,18 @@ class Forwarder:
         if not exchange.body.complete and exchange.minor == 1 and b"expect" in exchange.fields:
             exchange.client.write(head(100, b"Continue", b""))
         form = door.read_form(await exchange.body.gather(self.timing.idle_timeout))
-        if tenant.fill and door.is_own_login(form):
-            await self._pass_on(exchange, tenant.login, target.rest)
+        if way.tenant.fill and door.is_own_login(form):
+            await _pass_on(exchange, way)
             return
-        token = tenant.tokens.current() or await tenant.tokens.token(exchange.patience)
-        exchange.respond(200, *door.placeholder(form, tenant.tokens.seconds_left(token)))
+        tokens = way.tenant.tokens
+        token = tokens.current() or await tokens.token(exchange.patience)
+        exchange.respond(200, *door.placeholder(form, tokens.seconds_left(token)))
+
+
+async def _pass_on(exchange: Exchange, way: Plan) -> None:
+    """Sends a request with the credential it came with, and none of ours."""
+    connection, answer = await ask(exchange, way.upstream, authorize(way.opening, way.credential))
+    await relay(exchange, way.upstream, connection, answer)
 
 
 def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) -> None:
@@ -218,30 +197,3 @@ def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
     allowed = answer.fields.get(b"inin-ratelimit-allowed")
     if allowed is not None:
         tenant.tally.rate_limit = (allowed, answer.fields.get(b"inin-ratelimit-count") or b"")
-
-
-def _authority(exchange: Exchange, target: Target) -> bytes:
-    """What a request says it is for: the target's authority, or else Host (RFC 9112 3.2.2)."""
-    host = exchange.fields.get(b"host")
-    if host is None:
-        if exchange.minor == 1:
-            raise BadRequest("A request has exactly one Host (RFC 9112 3.2).")
-        return target.authority or b"localhost"  # no browser speaks HTTP/1.0
-    if target.authority is None:
-        return host
-    access.host_of(host)
-    return target.authority
-
-
-def _tenant(rules: Rules, target: Target, header: bytes | None, authority: bytes) -> Tenant:
-    name = routing.tenant_of(target, header, authority, rules.default_tenant)
-    if name is None:
-        raise UnknownTenant("The request names no tenant: use /t/<tenant>/…, the tenant header or <tenant>.localhost.")
-    tenant = rules.tenants.get(name)
-    if tenant is None:
-        raise UnknownTenant("No tenant of this name is configured.")
-    return tenant
-
-
-def _is_preflight(exchange: Exchange) -> bool:
-    return exchange.method == b"OPTIONS" and b"access-control-request-method" in exchange.fields

@@ -26,11 +26,10 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
     :raises UpstreamProtocolError, UpstreamClosed: before the head was sent, the client can still be told; after
         it (``exchange.status``), only a broken connection says that this is not the whole
     """
+    if answer.status == 101:
+        return await _switch(exchange, connection, answer)
     reusable = False
     try:
-        if answer.status == 101:
-            await _switch(exchange, connection, answer)
-            return
         length = response_length(exchange.method, answer)
         body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
         persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
@@ -118,6 +117,7 @@ async def _upload_done(exchange: Exchange) -> bool:
 async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: ResponseHead) -> None:
     """Becomes a tunnel once the upstream has agreed to a WebSocket (RFC 9110 7.8, RFC 6455 4)."""
     if not exchange.websocket or b"websocket" not in options(answer.fields.get(b"upgrade")):
+        connection.abort()
         raise UpstreamProtocolError("The upstream switches to a protocol that nobody asked for.")
     section = end_to_end_response(answer.fields, _WITHOUT_LENGTH)
     section += b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + VIA[answer.minor]

@@ -137,7 +137,7 @@ class Body:
             return position + 2
         end = buffer.find(b"\r\n\r\n", position)
         if end < 0:
-            if len(buffer) - position > self._limit:
+            if len(buffer) - position >= self._limit + 4:
                 raise self._broken("The trailer section is too large")
             return position
         if end - position > self._limit:

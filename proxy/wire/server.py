@@ -94,7 +94,7 @@ class ClientConnection(Stream):
         except EOFError:
             return None
         except ValueError:
-            if len(self.buffer) > limit:
+            if len(self.buffer) >= limit + 4:
                 raise FieldsTooLarge(f"The request line and fields exceed {limit} bytes.") from None
             raise BadRequest("A line ends without CR (RFC 9112 2.2).") from None
         except OSError:
@@ -104,7 +104,7 @@ class ClientConnection(Stream):
 
     async def finish(self, *, linger: bool) -> None:
         """Closes after the last answer; with ``linger``, what the client still sends is read and dropped first."""
-        if linger and not self.ended:
+        if linger and not self.ended and not self.closing:
             self.end()
             due = self.loop.time() + LINGER
             with contextlib.suppress(OSError):
@@ -164,4 +164,4 @@ class Listener:
                 async with asyncio.timeout(patience):
                     await self._empty.wait()
         for client in list(self.connections):
-            client.transport.abort()
+            client.abort()

@@ -142,7 +142,7 @@ class Stream(asyncio.Protocol):
         """
         start = 0
         while (head := self.take_head(limit)) is None:
-            if len(self.buffer) > limit or _BARE_LF.search(self.buffer, start):
+            if len(self.buffer) >= limit + 4 or _BARE_LF.search(self.buffer, start):
                 raise ValueError("too long, or a bare LF")
             start = max(0, len(self.buffer) - 3)
             if not await self.receive(due):
@@ -204,7 +204,7 @@ class Stream(asyncio.Protocol):
     def abort(self) -> None:
         """Resets the connection: the peer must not take what it has for the whole (RFC 9112 8).
 
-        A connection that is being closed is left to end in the way that was begun.
+        A connection that is being closed is left to end in the way that was begun, within ``LAST_WORDS``.
         """
         if self.closing:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -17,8 +18,9 @@ UNTIL_CLOSE = -2
 LONGEST_LENGTH = 18
 """Digits of a length; more could overflow the 64 bits that others count in."""
 
-SMALL_SECTION = 2048
-"""Bytes of a request's fields up to which what was read of them is remembered, 512 times at most."""
+SMALL = 2048
+"""Bytes of a request's head or section up to which what was read of it is remembered, 512 times at most each:
+programs ask for the same things again, with the same fields."""
 
 MOST_FIELDS = 200
 """Field lines in one section; Envoy's default is 100, aiohttp's 128."""
@@ -27,7 +29,7 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _SECTION = re.compile(rb"(?:" + _TOKEN + rb"+:[\t -~\x80-\xff]*+\r\n)*+")
 _NAMES = re.compile(rb"\n([^:]+):[^\n]*+")
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([01])')
-_OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/[0-9]\.[0-9]")
+_OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/(?!1\.[01])[0-9]\.[0-9]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK_BEFORE_COLON = re.compile(rb"(?m)^(" + _TOKEN + rb")[ \t]+:")
@@ -45,14 +47,17 @@ class Section(NamedTuple):
     """The protocol that the client wants to go on with on this connection, in lower case (RFC 9110 7.8)."""
 
 
-class RequestHead(NamedTuple):
-    """A request's line and section."""
+@dataclass(slots=True, eq=False)
+class RequestHead:
+    """A request's line and section; shared by all requests whose heads are the same bytes."""
 
     method: bytes
     target: bytes
     minor: int
     """Of the version: 1 for HTTP/1.1."""
     section: Section
+    memo: object = None
+    """For the reader: what was decided on this head, which holds for every request that has it."""
 
 
 class ResponseHead(NamedTuple):
@@ -71,6 +76,11 @@ def parse_request(head: bytes) -> RequestHead:
     :param head: up to and with the CRLF of its last line, the empty line left out
     :raises BadRequest: whatever can be read in two ways, or in none
     """
+    return _parse_request(head) if len(head) <= SMALL else _parse_request.__wrapped__(head)
+
+
+@lru_cache(maxsize=512)
+def _parse_request(head: bytes) -> RequestHead:
     line, _, block = head.partition(b"\r\n")
     parts = _REQUEST_LINE.fullmatch(line)
     if parts is None:
@@ -79,7 +89,7 @@ def parse_request(head: bytes) -> RequestHead:
         raise BadRequest("The request line is malformed (RFC 9112 3).")
     method, target, version = parts.groups()
     minor = 1 if version == b"1" else 0
-    read = _section if len(block) <= SMALL_SECTION else _section.__wrapped__
+    read = _section if len(block) <= SMALL else _section.__wrapped__
     return RequestHead(method, target, minor, read(minor, block))
 
 

@@ -129,7 +129,10 @@ sections = st.lists(st.tuples(names, values).map(b": ".join), max_size=8)
 @given(sections, st.sampled_from([b"Bearer t", None]))
 @example([b"Connection: Authorization", b"Authorization: Bearer theirs"], b"Bearer t")
 def test_exactly_one_authorization_leaves_and_it_is_ours(lines: list[bytes], credential: bytes | None) -> None:
-    left = authorize(end_to_end_request(fields(*lines)), credential)
+    left = authorize(b"GET / HTTP/1.1\r\n" + end_to_end_request(fields(*lines)), credential)
+    assert left.startswith(b"GET / HTTP/1.1\r\n")
+    assert left.endswith(b"\r\n\r\n")
+    assert left.count(b"\r\n\r\n") == 1
     found = [line for line in left.split(b"\r\n") if line.lower().startswith(b"authorization")]
     assert found == ([] if credential is None else [b"Authorization: Bearer t"])
 
@@ -181,10 +184,10 @@ def test_an_answers_authorization_and_trailer_fields_pass() -> None:
 # --- credentials ---
 
 
-def test_the_credential_comes_last() -> None:
-    assert authorize(b"A: 1\r\n", b"Bearer t") == b"A: 1\r\nAuthorization: Bearer t\r\n"
-    assert authorize(b"", b"Bearer t") == b"Authorization: Bearer t\r\n"
-    assert authorize(b"A: 1\r\n", None) == b"A: 1\r\n"
+def test_the_credential_comes_last_and_ends_the_head() -> None:
+    opening = b"GET / HTTP/1.1\r\nA: 1\r\n"
+    assert authorize(opening, b"Bearer t") == opening + b"Authorization: Bearer t\r\n\r\n"
+    assert authorize(opening, None) == opening + b"\r\n"
 
 
 @pytest.mark.parametrize(

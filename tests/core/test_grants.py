@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
@@ -377,6 +377,7 @@ def test_no_error_repeats_what_the_endpoint_sent_or_what_it_was_sent() -> None:
         assert SECRET not in f"{caught.value} {caught.value.error}"
 
 
+@settings(max_examples=60)
 @given(
     st.integers(100, 599),
     st.binary(max_size=40)

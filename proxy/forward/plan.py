@@ -1,0 +1,161 @@
+"""What is to be done with a request, decided from its head and the rules alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.core import access, routing
+from proxy.core.fields import Fields, end_to_end_request, own_bearer
+from proxy.core.routing import PLACEHOLDER, Kind, Target
+from proxy.errors import BadRequest, MethodNotAllowed, UnknownTenant
+from proxy.forward.exchange import VIA, Exchange
+from proxy.forward.tenant import Rules, Tenant
+from proxy.wire.syntax import CHUNKED, RequestHead
+from proxy.wire.upstream import Upstream
+
+_PLACEHOLDER = PLACEHOLDER.encode("ascii")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A request's way; the same for every request with the same head, while the rules are the same."""
+
+    rules: Rules
+    kind: Kind
+    origin: bytes | None
+    """The allowed origin of a page that may read the answer."""
+    tenant: Tenant
+    target: Target
+    upstream: Upstream
+    opening: bytes
+    """The head that goes to the upstream, up to where the credential is added."""
+    credential: bytes | None
+    """The request's own ``Authorization``, where that is kept."""
+    inject: bool
+    """The tenant's token is added."""
+
+
+def preflight(rules: Rules, exchange: Exchange) -> bytes | None:
+    """The section that answers a browser's question whether an allowed page may call; None if it is no such question.
+
+    It names no key and perhaps no tenant, and learns nothing by it but that the origin is allowed.
+
+    :raises NotAllowed: the page's origin is not
+    """
+    if exchange.method != b"OPTIONS" or b"access-control-request-method" not in exchange.fields:
+        return None
+    exchange.origin = _origin(rules, exchange, routing.split(exchange.method, exchange.head.target))
+    return None if exchange.origin is None else access.preflight(exchange.fields)
+
+
+def plan(rules: Rules, exchange: Exchange) -> Plan:
+    """The plan for a request, remembered with its head; what refuses a request is decided anew each time.
+
+    The exchange learns its origin and tenant on the way, for the answer to a request that is refused.
+
+    :raises ProxyError: it may not pass, or can't
+    """
+    remembered = exchange.head.memo
+    if isinstance(remembered, Plan) and remembered.rules is rules:
+        exchange.origin, exchange.tenant = remembered.origin, remembered.tenant
+        return remembered
+    made = exchange.head.memo = _plan(rules, exchange)
+    return made
+
+
+def _plan(rules: Rules, exchange: Exchange) -> Plan:
+    head, fields = exchange.head, exchange.fields
+    if head.method in (b"CONNECT", b"TRACE"):
+        raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
+    target = routing.split(head.method, head.target)
+    exchange.origin = _origin(rules, exchange, target)
+    access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
+    exchange.tenant = tenant = _tenant(rules, exchange, target)
+    if head.method not in tenant.policy.harmless:
+        access.check_policy(tenant.policy, head.method, target.rest)
+    kind = _kind(exchange, target)
+    upstream = _upstream(tenant, kind)
+    keeps = kind is not Kind.API or (tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None)
+    return Plan(
+        rules=rules,
+        kind=kind,
+        origin=exchange.origin,
+        tenant=tenant,
+        target=target,
+        upstream=upstream,
+        opening=_opening(exchange, upstream, target.rest, rules.tenant_header),
+        credential=fields.get(b"authorization") if keeps else None,
+        inject=not keeps,
+    )
+
+
+def _authority(head: RequestHead, fields: Fields, target: Target) -> bytes:
+    """What a request says it is for: the target's authority, or else Host (RFC 9112 3.2.2)."""
+    host = fields.get(b"host")
+    if host is None:
+        if head.minor == 1:
+            raise BadRequest("A request has exactly one Host (RFC 9112 3.2).")
+        return target.authority or b"localhost"  # no browser speaks HTTP/1.0
+    if target.authority is None:
+        return host
+    access.host_of(host)
+    return target.authority
+
+
+def _origin(rules: Rules, exchange: Exchange, target: Target) -> bytes | None:
+    fields = exchange.fields
+    authority = _authority(exchange.head, fields, target)
+    return access.check_caller(rules.callers, authority, fields.get(b"origin"), fields.get(b"sec-fetch-site"))
+
+
+def _tenant(rules: Rules, exchange: Exchange, target: Target) -> Tenant:
+    fields = exchange.fields
+    authority = _authority(exchange.head, fields, target)
+    name = routing.tenant_of(target, fields.get(rules.tenant_header), authority, rules.default_tenant)
+    if name is None:
+        raise UnknownTenant("The request names no tenant: use /t/<tenant>/…, the tenant header or <tenant>.localhost.")
+    tenant = rules.tenants.get(name)
+    if tenant is None:
+        raise UnknownTenant("No tenant of this name is configured.")
+    return tenant
+
+
+def _kind(exchange: Exchange, target: Target) -> Kind:
+    if exchange.method == b"OPTIONS" and exchange.fields.get(b"max-forwards") == b"0":
+        return Kind.THIS_HOP
+    return routing.kind_of(target.rest, websocket=exchange.websocket)
+
+
+def _upstream(tenant: Tenant, kind: Kind) -> Upstream:
+    match kind:
+        case Kind.WEBMESSAGING:
+            return tenant.webmessaging
+        case Kind.CDN:
+            return tenant.cdn
+        case Kind.TOKEN | Kind.LOGIN_PAGE:
+            return tenant.login
+    return tenant.api
+
+
+def _opening(exchange: Exchange, upstream: Upstream, rest: bytes, tenant_header: bytes) -> bytes:
+    """The request line, the client's end-to-end fields, and what this hop adds."""
+    dropped: tuple[bytes, ...] = (tenant_header,)
+    ours = VIA[exchange.minor]
+    if exchange.head.section.length == CHUNKED:
+        ours += b"Transfer-Encoding: chunked\r\n"
+    if exchange.minor == 0:
+        dropped += (b"expect",)  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
+    if exchange.websocket:
+        ours += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    elif exchange.wants_trailers:
+        ours += b"Connection: TE\r\nTE: trailers\r\n"
+    if exchange.method == b"OPTIONS" and (hops := exchange.fields.get(b"max-forwards")) is not None:
+        dropped += (b"max-forwards",)
+        ours += b"Max-Forwards: %b\r\n" % _one_hop_less(hops)
+    target = upstream.path + rest if rest != b"*" else rest
+    section = end_to_end_request(exchange.fields, dropped) + ours
+    return b"%b %b%b%b" % (exchange.method, target, upstream.version_and_host, section)
+
+
+def _one_hop_less(hops: bytes) -> bytes:
+    return b"%d" % (int(hops) - 1) if hops.isdigit() and len(hops) < 10 and int(hops) > 0 else hops
