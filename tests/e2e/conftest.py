@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -34,13 +35,13 @@ def configuration() -> str:
 
 
 @pytest.fixture(scope="module")
-def sandbox_options() -> dict[str, object]:
+def sandbox_options() -> dict[str, Any]:
     """What a module chooses for its sandbox, by the names in ``SandboxOptions``."""
     return {}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(configuration: str, sandbox_options: dict[str, object]) -> AsyncIterator[Stage]:
+async def stage(configuration: str, sandbox_options: dict[str, Any]) -> AsyncIterator[Stage]:
     orgs = make_orgs(f"org-{number}" for number in range(_TENANTS))
     async with open_stage(orgs, configuration, **sandbox_options) as stage:
         yield stage

@@ -84,7 +84,8 @@ async def test_refreshing_the_placeholder_costs_the_token_endpoint_nothing(tenan
 
 
 @pytest.mark.parametrize(
-    "target", ["/oauth/authorize?response_type=code&client_id=a%20b&redirect_uri=http%3A%2F%2Fx%2F&state=%2F+", "/logout?a=b"]
+    "target",
+    ["/oauth/authorize?response_type=code&client_id=a%20b&redirect_uri=http%3A%2F%2Fx%2F&state=%2F+", "/logout?a=b"],
 )
 async def test_pages_for_people_are_redirected_to_the_login_host(tenant: Tenant, target: str) -> None:
     answer = await tenant.get(target)

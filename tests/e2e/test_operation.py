@@ -138,11 +138,13 @@ async def test_sigterm_waits_for_a_body_that_is_still_coming(first: Tenant) -> N
 
 
 async def test_sigterm_lets_those_who_wait_for_the_first_token_have_it(first: Tenant) -> None:
+    async def connected_ten_times() -> bool:
+        return await first.stage.connections() >= 10
+
     first.fault("token_latency", 1.0, count=1)
     async with asyncio.TaskGroup() as group:
         calls = [group.create_task(first.get(), name="call") for _ in range(10)]
-        while (await first.stage.admin("GET", "/status.json")).json["connections"]["client"] < 10:
-            await asyncio.sleep(0.01)
+        await until(connected_ten_times)
         first.stage.proxy.signal(signal.SIGTERM)
     assert {call.result().status for call in calls} == {200}
     assert await first.stage.proxy.ended() == 0

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 ORG = make_orgs(["raw"])[0]
 
 HEAD = (
-    b"POST /t/raw/api/v2/a%2Fb?c=d HTTP/1.1\r\nhost: localhost\r\nAccept: */*\r\nX-One: 1\r\nx-TWO:   2 \r\nX-One: 3\r\n"
+    b"POST /t/raw/api/v2/a%2Fb?c=d HTTP/1.1\r\nhost: localhost\r\n"
+    b"Accept: */*\r\nX-One: 1\r\nx-TWO:   2 \r\nX-One: 3\r\n"
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.support.recorder import Recorder
@@ -103,7 +103,7 @@ async def test_a_target_reaches_the_upstream_as_it_is(
 
 @given(rest=ANY_REST)
 @example(rest=b"")
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, derandomize=True)
 async def test_any_target_reaches_the_upstream_as_it_is(line: Line, recorder: Recorder, rest: bytes) -> None:
     assert await line.status(b"/t/raw/api/v2/" + rest) == 200
     assert recorder.requests[-1].target == b"/api/v2/" + rest

@@ -6,6 +6,7 @@ All failures are tried side by side, each by a tenant of its own, because they t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 
@@ -13,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.support.genesys import assert_own_failure
-from tests.support.stages import Answer, Stage, Tenant
+from tests.support.stages import Answer, Stage, Tenant, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -70,9 +71,12 @@ class Trial:
         self.token_requests = self.tenant.token_requests.total()
         self.tenant.mend()
         started = time.monotonic()
-        while (await self.tenant.get()).status != 200 and time.monotonic() < started + 20:
-            await asyncio.sleep(0.1)
+        with contextlib.suppress(TimeoutError):
+            await until(self._served, 20)
         self.healed_after = time.monotonic() - started
+
+    async def _served(self) -> bool:
+        return (await self.tenant.get()).status == 200
 
     async def _keep_calling(self, end: float) -> None:
         while time.monotonic() < end:

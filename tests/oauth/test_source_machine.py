@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -155,11 +156,11 @@ class SourceMachine(RuleBasedStateMachine):
         self.quiet_until = self.clock.look().elapsed + max(shortest, min(300.0, retry_after))
 
     async def _call(self, patience: float) -> None:
-        began = self.loop.now
+        began, since = self.loop.now, self.clock.look().elapsed
         try:
             token = await self.source.token(patience)
         except TokenError as error:
-            self._note_error(error, waited_enough=self.loop.now - began >= patience - INSTANT)
+            self._note_error(error, waited_enough=self.clock.look().elapsed - since >= patience - INSTANT)
         else:
             self._note_given(token)
         self.expect(self.loop.now - began <= max(0.0, patience) + INSTANT, "a wait beyond the caller's patience")
@@ -210,18 +211,24 @@ class SourceMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.seen)
     def the_upstream_refuses_a_token(self, data: st.DataObject, settled: bool) -> None:
         name = data.draw(st.sampled_from(sorted(self.seen)))
-        self.rejected.add(name)
-        self._act(lambda: self.source.reject(self.seen[name]), then=0.0 if settled else None)
+
+        def reject() -> None:
+            self.rejected.add(name)
+            self.source.reject(self.seen[name])
+
+        self._act(reject, then=0.0 if settled else None)
 
     # --- the keeper and the operator ---
 
     @rule(settled=st.booleans())
     def the_keeper_looks(self, settled: bool) -> None:
-        def look() -> None:
+        async def look() -> None:
             if self.source.due(self.clock()) <= 0:
-                self.callers.append(self.loop.create_task(self._refresh(), name="keeper"))
+                await self._refresh()
 
-        self._act(look, then=0.0 if settled else None)
+        self.callers.append(self.loop.create_task(look(), name="keeper"))
+        if settled:
+            self._run(0.0)
 
     async def _refresh(self) -> None:
         try:
@@ -319,5 +326,5 @@ class SourceMachine(RuleBasedStateMachine):
         assert self.broken == []
 
 
-TestSource = SourceMachine.TestCase
-TestSource.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestSource = pytest.mark.timeout(240)(SourceMachine.TestCase)  # a second or two, unless there is a failure to shrink
+TestSource.settings = settings(max_examples=80, stateful_step_count=40, deadline=None, report_multiple_bugs=False)

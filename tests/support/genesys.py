@@ -19,5 +19,5 @@ def assert_own_failure(answer: Answer) -> None:
     body = answer.json
     assert body.keys() == {"message", "code", "status", "contextId", "details", "errors"}
     assert body["status"] == answer.status
-    assert body["message"] and body["code"] and body["contextId"]
+    assert all(body[name] for name in ("message", "code", "contextId"))
     assert body["details"] == body["errors"] == []

@@ -56,9 +56,13 @@ class Message:
 
 
 class Peer:
-    """One end of a connection. Whatever is waited for must come within ``PATIENCE``."""
+    """One end of a connection.
+
+    :ivar patience: seconds within which whatever is waited for must come; None for a peer that only serves
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.patience: float | None = PATIENCE
         self._reader = reader
         self._writer = writer
 
@@ -80,7 +84,7 @@ class Peer:
         transport = self._writer.transport
         transport.set_write_buffer_limits(0)
         self.send(data)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             await self._writer.drain()
 
     async def push(self, most: int) -> int:
@@ -98,12 +102,12 @@ class Peer:
 
     async def read(self, size: int) -> bytes:
         """Exactly so many bytes."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             return await self._reader.readexactly(size)
 
     async def until(self, mark: bytes) -> bytes:
         """Everything up to and with a mark."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             return await self._reader.readuntil(mark)
 
     async def head(self) -> Message:
@@ -144,7 +148,7 @@ class Peer:
 
         :raises ConnectionResetError: it broke off instead
         """
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(self.patience):
             return await self._reader.read()
 
     async def ended(self) -> bool:
@@ -191,23 +195,36 @@ class Peer:
         return self._writer.is_closing()
 
 
-@contextlib.asynccontextmanager
-async def open_peer(port: int, *, buffer: int | None = None) -> AsyncIterator[Peer]:
-    """A client of a loopback port, closed with the context.
+async def dial(port: int, *, buffer: int | None = None) -> socket.socket:
+    """A connection to a loopback port.
 
-    :param buffer: bytes that the kernel takes on this end, where a test looks at backpressure
+    :param buffer: bytes that the kernel keeps on this end in each direction; else it decides, up to megabytes
     """
-    sock = socket.socket()
-    if buffer is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+    sock = socket.socket(proto=socket.IPPROTO_TCP)  # so that asyncio switches Nagle's algorithm off
     sock.setblocking(False)
+    if buffer is not None:
+        _shrink(sock, buffer)
     try:
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
     except BaseException:
         sock.close()
         raise
+    return sock
+
+
+def _shrink(sock: socket.socket, buffer: int) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer)
+
+
+@contextlib.asynccontextmanager
+async def open_peer(port: int, *, buffer: int | None = None) -> AsyncIterator[Peer]:
+    """A client of a loopback port, closed with the context.
+
+    :param buffer: as in ``dial``, where a test looks at backpressure
+    """
+    sock = await dial(port, buffer=buffer)
     reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or _LIMIT)
     try:
         yield Peer(reader, writer)
@@ -219,7 +236,7 @@ class Server:
     """Listens on a free loopback port while its context lasts; each connection is a Peer for the test.
 
     :ivar connections: how many were made so far
-    :param buffer: bytes that the kernel takes on this end
+    :param buffer: as in ``dial``
     """
 
     def __init__(self, tls: ssl.SSLContext | None = None, *, buffer: int | None = None) -> None:
@@ -241,8 +258,7 @@ class Server:
         """Accepts from now on, at the same port as before if there was one."""
         sock = socket.create_server(("127.0.0.1", self.port))
         if self._buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._buffer)
+            _shrink(sock, self._buffer)
         self.port = sock.getsockname()[1]
         self._server = await asyncio.start_server(self._accept, sock=sock, ssl=self._tls, limit=self._buffer or _LIMIT)
 
@@ -255,7 +271,11 @@ class Server:
     async def accept(self) -> Peer:
         """The next connection."""
         async with asyncio.timeout(PATIENCE):
-            return await self._waiting.get()
+            return await self.next()
+
+    async def next(self) -> Peer:
+        """The next connection, however long it takes."""
+        return await self._waiting.get()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1

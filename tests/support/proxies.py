@@ -119,7 +119,7 @@ async def run_proxy(configuration: str, *options: str, **variables: str) -> Asyn
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, _FILE)
-        file.write_text(configuration, encoding="utf-8")
+        file.write_text(configuration, encoding="utf-8")  # noqa: ASYNC240 - small, and nothing runs yet
         process = await _start(file, options, variables)
         assert process.stdout is not None
         output = _Output(process.stdout)

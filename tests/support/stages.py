@@ -7,8 +7,9 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import isawaitable
 from typing import Any
 
 import aiohttp
@@ -186,6 +187,11 @@ class Stage:
             writer.transport.abort()
         return Answer(int(line.split()[1]), CIMultiDictProxy(fields), body, time.perf_counter() - started)
 
+    async def connections(self) -> int:
+        """Clients' connections to the proxy."""
+        found: int = (await self.admin("GET", "/status.json")).json["connections"]["client"]
+        return found
+
     async def admin(self, method: str, target: str) -> Answer:
         """Sends a request to the admin port."""
         return await self._send(method, self.proxy.admin_url + target, None, None, None)
@@ -227,11 +233,11 @@ async def open_stage(
             yield Stage(sandbox, proxy, session)
 
 
-async def until(condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    """Waits until something outside this program has come about.
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE) -> None:
+    """Waits until something has come about that no event of ours tells of.
 
     :raises TimeoutError: it has not
     """
     async with asyncio.timeout(seconds):
-        while not condition():
+        while not (await found if isawaitable(found := condition()) else found):  # noqa: ASYNC110 - see above
             await asyncio.sleep(0.01)

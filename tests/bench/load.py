@@ -1,0 +1,154 @@
+"""Load: many connections by wrk or, without it, by an asyncio client; and one connection to measure latency."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import cast
+
+from tests.bench.programs import PATH, ROOT
+
+CONNECTIONS = 32
+
+FIELDS = {
+    "Accept": "application/json",
+    "User-Agent": "PureCloud SDK/python",
+    "Content-Type": "application/json",
+    "purecloud-sdk": "269.0.0",
+    "Accept-Encoding": "gzip, deflate",
+    "Authorization": "Bearer ",
+}
+"""As the Python SDK sends them without a token of its own."""
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+
+
+class BadAnswer(Exception):
+    """An answer that is no 200, so that what was measured is not what was meant."""
+
+
+def generator() -> str:
+    """What ``requests`` uses."""
+    return "wrk" if shutil.which("wrk") else "asyncio"
+
+
+def requests(port: int, seconds: float, folder: Path) -> int:
+    """Requests answered in ``seconds``, each connection sending the next as soon as the last is answered.
+
+    :raises BadAnswer: one of them was not 200
+    """
+    if generator() == "asyncio":
+        command = [sys.executable, "-m", "tests.bench.load", str(port), str(seconds)]
+        counted = re.compile(r"(\d+) requests, (\d+) bad")
+    else:
+        script = folder / "fields.lua"
+        script.write_text("".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in FIELDS.items()), "utf-8")
+        command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+        command.append(f"http://127.0.0.1:{port}/t/acme{PATH}")
+        counted = re.compile(r"(\d+) requests in (?:.|\n)*?(?:Non-2xx or 3xx responses: (\d+)|\Z)")
+    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds + 10, check=True)
+    found = counted.search(ran.stdout)
+    if found is None or int(found[2] or 0) or not int(found[1]):
+        raise BadAnswer(ran.stdout)
+    return int(found[1])
+
+
+def latency(port: int, prefix: str, seconds: float, fields: dict[str, str] | None = None) -> float:
+    """Seconds that one request takes on a connection of its own, the median of those made in ``seconds``.
+
+    :raises BadAnswer: one of them was not 200
+    """
+    request = head(port, prefix, FIELDS | (fields or {}))
+    took = []
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end = time.perf_counter() + seconds
+        while (started := time.perf_counter()) < end:
+            connection.sendall(request)
+            received = b""
+            while (rest := _behind(received)) is None:
+                piece = connection.recv(65_536)
+                if not piece:
+                    raise BadAnswer("the connection was closed")
+                received += piece
+            took.append(time.perf_counter() - started)
+            if rest or not received.startswith(b"HTTP/1.1 200 "):
+                raise BadAnswer(received.decode("latin-1"))
+    return statistics.median(took)
+
+
+def head(port: int, prefix: str, fields: dict[str, str]) -> bytes:
+    """A whole request."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"GET {prefix}{PATH} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{lines}\r\n".encode()
+
+
+def _behind(received: bytes) -> bytes | None:
+    """What came behind the first answer, None until that is whole."""
+    end = received.find(b"\r\n\r\n")
+    length = _LENGTH.search(received, 0, end + 2) if end >= 0 else None
+    if end < 0:
+        return None
+    if length is None:
+        raise BadAnswer("an answer without Content-Length")
+    whole = end + 4 + int(length[1])
+    return received[whole:] if len(received) >= whole else None
+
+
+class Client(asyncio.Protocol):
+    """One connection of the asyncio client."""
+
+    def __init__(self, request: bytes) -> None:
+        self.answered = 0
+        self.bad = 0
+        self._request = request
+        self._received = b""
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        rest = _behind(self._received)
+        if rest is None:
+            return
+        self.answered += 1
+        self.bad += not self._received.startswith(b"HTTP/1.1 200 ")
+        self._received = rest
+        assert self._transport is not None
+        self._transport.write(self._request)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.bad += exc is not None
+
+    def close(self) -> None:
+        assert self._transport is not None
+        self._transport.abort()
+
+
+async def _run(port: int, seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    request = head(port, "/t/acme", FIELDS)
+    made = [await loop.create_connection(lambda: Client(request), "127.0.0.1", port) for _ in range(CONNECTIONS)]
+    clients = [client for _, client in made]
+    await asyncio.sleep(seconds)
+    answered, bad = sum(client.answered for client in clients), sum(client.bad for client in clients)
+    for client in clients:
+        client.close()
+    print(f"{answered} requests, {bad} bad")
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_run(int(sys.argv[1]), float(sys.argv[2])))

@@ -1,0 +1,185 @@
+"""A proxy in this process between raw peers: a client, the API, and a token endpoint that does as it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import tempfile
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from proxy.app import Proxy
+from proxy.settings import load
+from tests.support.peers import PATIENCE, Message, Peer, Server, open_peer
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"
+
+
+def request(
+    method: str = "GET", target: str = "/api/v2/x", *fields: str, body: bytes = b"", version: str = "1.1",
+    host: str = "localhost",
+) -> bytes:  # fmt: skip
+    """A whole request; a body brings its Content-Length."""
+    lines = [f"{method} {target} HTTP/{version}", f"Host: {host}", *fields]
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def answer(status: int = 200, *fields: str, body: bytes = b"", version: str = "1.1") -> bytes:
+    """A whole answer with Content-Length."""
+    lines = [f"HTTP/{version} {status} Reason", *fields, f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+def chunked(*pieces: bytes, trailers: bytes = b"") -> bytes:
+    """A chunked body."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n" + trailers + b"\r\n"
+
+
+class TokenEndpoint:
+    """Gives ``token-1``, ``token-2``, … and counts.
+
+    :ivar asked: how often it was asked
+    :ivar answers: whole answers that it gives first
+    :ivar open: while it is not set, nobody gets an answer
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.answers: deque[bytes] = deque()
+        self.open = asyncio.Event()
+        self.open.set()
+        self.server = Server()
+
+    async def run(self) -> None:
+        """Serves until it is cancelled."""
+        async with asyncio.TaskGroup() as conversations:
+            while True:
+                peer = await self.server.next()
+                conversations.create_task(self._converse(peer), name="token endpoint's conversation")
+
+    async def _converse(self, peer: Peer) -> None:
+        peer.patience = None
+        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+            while True:
+                await peer.message()
+                self.asked += 1
+                await self.open.wait()
+                peer.send(self.answers.popleft() if self.answers else self._token())
+
+    def _token(self) -> bytes:
+        token = {"access_token": f"token-{self.asked}", "token_type": "bearer", "expires_in": 86400}
+        return answer(200, "Content-Type: application/json", body=json.dumps(token).encode())
+
+    async def asked_for(self, count: int) -> None:
+        """Waits until it was asked so often."""
+        async with asyncio.timeout(PATIENCE):
+            while self.asked < count:
+                await asyncio.sleep(0.001)
+
+
+class Rig:
+    """What ``rig`` builds.
+
+    :ivar api: the raw upstream; ``accept()`` gives the proxy's next connection to it
+    :ivar port: where the proxy listens
+    """
+
+    def __init__(self, proxy: Proxy, api: Server, tokens: TokenEndpoint) -> None:
+        self.proxy = proxy
+        self.api = api
+        self.tokens = tokens
+        self.port = int(proxy.url.rpartition(":")[2])
+
+    def client(self, *, buffer: int | None = None) -> contextlib.AbstractAsyncContextManager[Peer]:
+        """A raw client; see ``open_peer``."""
+        return open_peer(self.port, buffer=buffer)
+
+    async def exchange(
+        self, client: Peer, sent: bytes, answered: bytes = OK, *, bodiless: bool = False
+    ) -> tuple[Message, Message, Peer]:
+        """One request through to a new connection of the upstream and back: as it arrived there, and its answer here."""
+        client.send(sent)
+        upstream = await self.api.accept()
+        arrived = await upstream.message()
+        upstream.send(answered)
+        return arrived, await client.message(bodiless=bodiless), upstream
+
+    @property
+    def upstream_connections(self) -> int:
+        return self.proxy.report().upstream_connections
+
+    @property
+    def client_connections(self) -> int:
+        return self.proxy.report().client_connections
+
+    async def upstreams_gone(self) -> None:
+        """Waits until the proxy holds no connection to an upstream."""
+        async with asyncio.timeout(PATIENCE):
+            while self.upstream_connections:
+                await asyncio.sleep(0.001)
+
+    async def clients_gone(self) -> None:
+        """Waits until the proxy serves nobody."""
+        async with asyncio.timeout(PATIENCE):
+            while self.client_connections:
+                await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def rig(
+    *,
+    limits: Mapping[str, float] | None = None,
+    access: Mapping[str, object] | None = None,
+    upstream: Mapping[str, object] | None = None,
+    tenants: Mapping[str, Mapping[str, object]] | None = None,
+    api: Server | None = None,
+    api_url: str = "",
+    routing: Mapping[str, object] | None = None,
+) -> AsyncIterator[Rig]:
+    """A proxy on a free port, with one tenant unless there are others to be.
+
+    :param limits: and the others: sections of the configuration
+    :param tenants: by name, with the keys that differ from the rest
+    :param api: instead of a server of its own
+    :param api_url: instead of the server's
+    """
+    tokens = TokenEndpoint()
+    async with tokens.server, api or Server() as api:
+        common = {
+            "api_url": api_url or f"http://127.0.0.1:{api.port}",
+            "login_url": f"http://127.0.0.1:{tokens.server.port}",
+            "client_id": "id",
+            "client_secret": "secret",
+            "keep_warm": False,
+        }
+        sections: dict[str, Mapping[str, object]] = {
+            "listen": {"port": 0},
+            "admin": {"port": 0},
+            "limits": limits or {},
+            "access": access or {},
+            "upstream": upstream or {},
+            "routing": routing or {},
+            "defaults": common,
+            **{f"tenants.{name}": keys for name, keys in (tenants or {"acme": {}}).items()},
+        }
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder, "proxy.toml")
+            file.write_text("".join(_section(name, keys) for name, keys in sections.items()), encoding="utf-8")
+            proxy = Proxy(load(file), reread=lambda: load(file))
+            await proxy.start()
+            issuing = asyncio.create_task(tokens.run(), name="token endpoint")  # noqa: TID251 cancelled here
+            try:
+                yield Rig(proxy, api, tokens)
+            finally:
+                await proxy.drain(0)
+                issuing.cancel()
+                await asyncio.wait({issuing})
+
+
+def _section(name: str, keys: Mapping[str, object]) -> str:
+    return f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())

@@ -1,0 +1,350 @@
+"""The listening side: heads however they arrive, limits, the end of connections, and draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError
+from proxy.wire.server import LINGER, ClientConnection, Limits, Listener
+from tests.support.loops import SkippingLoop
+from tests.support.peers import Peer, open_peer
+
+HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
+LIMITS = Limits(max_header_bytes=4096, head_timeout=0.1, idle_timeout=0.2)
+SLOW = Limits(max_header_bytes=4096, head_timeout=15, idle_timeout=75)
+
+
+class Served:
+    """A listener whose connections answer each head with its target, and tell what became of them.
+
+    :ivar ends: None for a connection that ended, or what it was refused for
+    :ivar gate: answers wait for it
+    """
+
+    def __init__(self, limits: Limits, *, linger: bool) -> None:
+        self.ends: asyncio.Queue[ProxyError | None] = asyncio.Queue()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.linger = linger
+        self.answering = asyncio.Event()
+        self.cancelled = 0
+        self.listener = Listener(self._serve, limits)
+        self.port = 0
+
+    async def _serve(self, client: ClientConnection) -> None:
+        try:
+            while (request := await client.next_request()) is not None:
+                self.answering.set()
+                await self.gate.wait()
+                client.write(b"<%b>" % request.target)
+            self.ends.put_nowait(None)
+            await client.finish(linger=self.linger)
+        except ProxyError as error:
+            client.write(type(error).__name__.encode())
+            self.ends.put_nowait(error)
+            await client.finish(linger=True)
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def end(self) -> ProxyError | None:
+        async with asyncio.timeout(2):
+            return await self.ends.get()
+
+    async def empty(self) -> None:
+        async with asyncio.timeout(2):
+            while self.listener.connections:
+                await asyncio.sleep(0)
+
+
+@contextlib.asynccontextmanager
+async def serving(limits: Limits = LIMITS, *, linger: bool = False) -> AsyncIterator[tuple[Served, Peer]]:
+    """A listener and a client of it."""
+    served = Served(limits, linger=linger)
+    served.port = await served.listener.start("127.0.0.1", 0)
+    try:
+        async with open_peer(served.port) as client:
+            yield served, client
+    finally:
+        await served.listener.drain(0)
+
+
+# --- heads ---
+
+
+async def test_a_head_is_read_the_same_at_every_split() -> None:
+    async with serving(SLOW) as (_, client):
+        for at in range(1, len(HEAD)):
+            client.send(HEAD[:at])
+            await asyncio.sleep(0.001)
+            client.send(HEAD[at:])
+            assert await client.read(4) == b"</a>"
+
+
+async def test_a_head_that_arrives_byte_by_byte_is_read() -> None:
+    async with serving(SLOW) as (_, client):
+        await client.send_slowly(HEAD)
+        assert await client.read(4) == b"</a>"
+
+
+async def test_heads_that_arrive_together_are_read_one_after_the_other() -> None:
+    async with serving() as (_, client):
+        client.send(HEAD, HEAD.replace(b"/a", b"/b"), HEAD.replace(b"/a", b"/c")[:-1])
+        assert await client.read(8) == b"</a></b>"
+        client.send(b"\n")
+        assert await client.read(4) == b"</c>"
+
+
+@pytest.mark.parametrize("blank", [b"\r\n", b"\r\n" * 3])
+async def test_blank_lines_before_a_request_line_are_ignored_at_every_split(blank: bytes) -> None:
+    whole = blank + HEAD
+    async with serving(SLOW) as (_, client):
+        client.send(whole, whole)
+        assert await client.read(8) == b"</a></a>"
+        for at in range(1, len(blank) + 2):
+            client.send(whole[:at])
+            await asyncio.sleep(0.002)
+            client.send(whole[at:])
+            assert await client.read(4) == b"</a>"
+
+
+async def test_many_blank_lines_cost_next_to_nothing() -> None:
+    async with serving(SLOW) as (_, client):
+        async with asyncio.timeout(1):
+            await client.send_all(b"\r\n" * (1 << 20))
+            client.send(HEAD)
+            assert await client.read(4) == b"</a>"
+
+
+async def test_a_blank_line_behind_a_request_leaves_the_connection_idle() -> None:
+    async with serving() as (served, client):
+        client.send(HEAD, b"\r\n")
+        assert await client.read(4) == b"</a>"
+        assert await client.rest() == b""
+        assert await served.end() is None
+
+
+# --- limits ---
+
+
+async def test_a_head_may_be_as_long_as_the_limit_and_no_longer() -> None:
+    fits = HEAD[:-2] + b"X: " + b"x" * (LIMITS.max_header_bytes - len(HEAD) - 5) + b"\r\n\r\n"
+    async with serving() as (served, client):
+        client.send(fits)
+        assert await client.read(4) == b"</a>"
+        client.send(fits[:-4] + b"xxxxx\r\n\r\n")
+        assert isinstance(await served.end(), FieldsTooLarge)
+
+
+async def test_a_head_without_end_is_refused_while_it_is_still_coming() -> None:
+    async with serving(SLOW) as (served, client):
+        client.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 5000)
+        assert isinstance(await served.end(), FieldsTooLarge)
+        assert await client.read(14) == b"FieldsTooLarge"
+
+
+@pytest.mark.parametrize("begun", [b"GET / HTTP/1.1\nHost: a\n\n", b"GET / HTTP/1.1\r\nHost: a\n", b"\nGET", b"\r\n\n"])
+async def test_a_line_that_ends_without_cr_is_refused_at_once(begun: bytes) -> None:
+    async with serving(SLOW) as (served, client):
+        client.send(begun)
+        error = await served.end()
+        assert isinstance(error, BadRequest)
+        assert not isinstance(error, FieldsTooLarge)
+
+
+async def test_a_malformed_head_is_refused() -> None:
+    async with serving() as (served, client):
+        client.send(HEAD, b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert await client.read(14) == b"</a>BadRequest"
+        assert isinstance(await served.end(), BadRequest)
+
+
+async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
+    async with serving() as (served, client):
+        assert await client.rest() == b""
+        assert await served.end() is None
+
+
+async def test_a_connection_without_a_further_request_is_closed_in_silence() -> None:
+    async with serving() as (served, client):
+        client.send(HEAD)
+        assert await client.rest() == b"</a>"
+        assert await served.end() is None
+
+
+@pytest.mark.parametrize("begun", [b"G", HEAD[:-1]])
+async def test_a_head_that_does_not_come_to_its_end_is_told_so(begun: bytes) -> None:
+    async with serving() as (served, client):
+        client.send(begun)
+        assert isinstance(await served.end(), ClientTimeout)
+        assert await client.read(13) == b"ClientTimeout"
+
+
+async def test_a_head_that_drips_has_no_longer_than_one_that_stops() -> None:
+    async with serving() as (served, client):
+        for byte in HEAD[:-1]:
+            client.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+            if not served.ends.empty():
+                break
+        assert isinstance(await served.end(), ClientTimeout)
+
+
+# --- clients that leave ---
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", HEAD])
+async def test_a_client_that_ends_is_given_what_it_asked_for_and_closed(begun: bytes) -> None:
+    async with serving(SLOW) as (served, client):
+        client.send(begun)
+        client.end()
+        assert await client.rest() == (b"</a>" if begun == HEAD else b"")
+        assert await served.end() is None
+        await served.empty()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT"])
+async def test_a_client_that_breaks_off_before_its_request_is_whole_is_forgotten(begun: bytes) -> None:
+    async with serving(SLOW) as (served, client):
+        client.send(HEAD, begun)
+        await client.read(4)
+        client.reset()
+        await served.empty()
+
+
+async def test_a_client_that_breaks_off_ends_what_is_done_for_it() -> None:
+    async with serving(SLOW) as (served, client):
+        served.gate.clear()
+        client.send(HEAD)
+        await served.answering.wait()
+        client.reset()
+        await served.empty()
+        assert served.cancelled == 1
+
+
+# --- the end of a connection ---
+
+
+async def test_what_a_client_still_sends_does_not_wipe_out_its_answer() -> None:
+    async with serving(linger=True) as (served, client):
+        client.send(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n", b"x" * 4_000_000)
+        assert await client.rest() == b"BadRequest"
+        client.close()
+        await served.empty()
+
+
+async def test_a_client_that_goes_on_sending_is_closed_after_a_while(clock: SkippingLoop) -> None:
+    async with serving() as (served, client):
+        client.send(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert isinstance(await served.end(), BadRequest)
+        assert await client.rest() == b"BadRequest"
+        for _ in range(3):
+            client.send(b"more" * 1000)
+            await clock.skip(LINGER / 4)
+            assert served.listener.connections
+        await clock.skip(LINGER / 2)
+        assert not served.listener.connections
+
+
+async def test_a_client_that_floods_is_closed_after_a_while(clock: SkippingLoop) -> None:
+    async with serving() as (served, client):
+        client.send(b"GET / HTTP/1.1\r\nHost : a\r\n\r\n")
+        assert isinstance(await served.end(), BadRequest)
+        flood = clock.create_task(client.push(1 << 40))
+        await clock.skip(LINGER + 0.1)
+        await served.empty()
+        flood.cancel()
+        await asyncio.gather(flood, return_exceptions=True)
+
+
+# --- draining ---
+
+
+async def test_draining_closes_idle_connections_at_once_and_accepts_no_more() -> None:
+    async with serving(SLOW) as (served, client), open_peer(served.port) as other:
+        client.send(HEAD)
+        assert await client.read(4) == b"</a>"
+        async with asyncio.timeout(0.5):
+            await served.listener.drain(20)
+        assert await client.rest() == b""
+        assert await other.rest() == b""
+        with pytest.raises(ConnectionRefusedError):
+            async with open_peer(served.port):
+                pass
+        await served.empty()
+
+
+async def test_draining_waits_for_a_request_in_flight_and_takes_no_further_one() -> None:
+    async with serving(SLOW) as (served, client):
+        served.gate.clear()
+        client.send(HEAD)
+        await served.answering.wait()
+        draining = asyncio.gather(served.listener.drain(20))
+        await asyncio.sleep(0.02)
+        assert not draining.done()
+        served.gate.set()
+        assert await client.rest() == b"</a>"
+        async with asyncio.timeout(0.5):
+            await draining
+
+
+async def test_draining_lets_requests_that_had_arrived_be_answered() -> None:
+    async with serving(SLOW) as (served, client):
+        served.gate.clear()
+        client.send(HEAD, HEAD)
+        await served.answering.wait()
+        draining = asyncio.gather(served.listener.drain(20))
+        served.gate.set()
+        assert await client.rest() == b"</a></a>"
+        await draining
+
+
+async def test_draining_has_an_end_and_breaks_off_what_is_left() -> None:
+    async with serving(SLOW) as (served, client):
+        served.gate.clear()
+        client.send(HEAD)
+        await served.answering.wait()
+        async with asyncio.timeout(0.5):
+            await served.listener.drain(0.05)
+        assert not await client.ended()
+        await served.empty()
+        assert served.cancelled == 1
+
+
+async def test_draining_breaks_off_an_answer_under_way_so_that_it_does_not_look_whole() -> None:
+    async with serving(SLOW) as (served, client):
+        served.gate.clear()
+        client.send(HEAD)
+        await served.answering.wait()
+        for connection in served.listener.connections:
+            connection.write(b"HTTP/1.0 200 OK\r\n\r\nhalf of an answer that only the connection's end del")
+        await client.until(b"half")
+        await served.listener.drain(0.02)
+        assert not await client.ended()
+
+
+async def test_draining_does_not_wait_for_a_connection_made_in_the_same_moment() -> None:
+    async with serving(SLOW) as (served, _):
+        async with open_peer(served.port) as late:
+            async with asyncio.timeout(0.5):
+                await served.listener.drain(20)
+            with contextlib.suppress(ConnectionResetError):
+                assert await late.rest() == b""
+            await served.empty()
+
+
+async def test_draining_does_not_wait_long_for_a_client_that_never_reads(clock: SkippingLoop) -> None:
+    async with serving(SLOW) as (served, _), open_peer(served.port, buffer=4096) as deaf:
+        deaf.stop_reading()
+        deaf.send(HEAD)
+        await served.answering.wait()
+        for connection in served.listener.connections:
+            connection.write(b"x" * 8_000_000)
+        draining = asyncio.gather(served.listener.drain(20))
+        await clock.skip(20.1)
+        await draining
+        await served.empty()

@@ -1,0 +1,260 @@
+"""Tunnels: every byte both ways, ends as ends, resets as resets, and no faster than the slower side."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from proxy.core.urls import parse_base_url
+from proxy.tls import client_context
+from proxy.wire.server import ClientConnection, Limits, Listener
+from proxy.wire.tunnel import LAST_WORDS, Tunnel
+from proxy.wire.upstream import Upstream
+from tests.support.certificates import ca_file, server_context
+from tests.support.loops import SkippingLoop
+from tests.support.peers import Peer, Server, open_peer
+
+LIMITS = Limits(max_header_bytes=4096, head_timeout=15, idle_timeout=75)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both ends of a tunnel, and what it holds open between them."""
+
+    client: Peer
+    upstream: Peer
+    listener: Listener
+    connections: Upstream
+
+    async def gone(self) -> None:
+        """Waits until nothing of the tunnel is left."""
+        async with asyncio.timeout(2):
+            while self.listener.connections or self.connections.connections:
+                await asyncio.sleep(0.001)
+
+
+@contextlib.asynccontextmanager
+async def tunnel(
+    idle: float = 60, *, server_tls: ssl.SSLContext | None = None, client_tls: ssl.SSLContext | None = None,
+    early: bytes = b"", buffer: int | None = None,
+) -> AsyncIterator[Ends]:  # fmt: skip
+    """A tunnel between two raw peers.
+
+    :param early: what the client sends before there is a tunnel
+    """
+    async with Server(server_tls, buffer=buffer) as server:
+        scheme = "https" if server_tls else "http"
+        base = parse_base_url(f"{scheme}://localhost:{server.port}")
+        upstream = Upstream(base, client_tls or ssl.create_default_context(), connect_timeout=5)
+
+        async def serve(client: ClientConnection) -> None:
+            connection = await upstream.connect(5)
+            await Tunnel(client, connection, idle).run()
+
+        listener = Listener(serve, LIMITS)
+        port = await listener.start("127.0.0.1", 0)
+        try:
+            async with open_peer(port, buffer=buffer) as client:
+                client.send(early)
+                yield Ends(client, await server.accept(), listener, upstream)
+        finally:
+            await listener.drain(0)
+
+
+async def test_bytes_go_both_ways_as_they_are() -> None:
+    everything = bytes(range(256)) * 300
+    async with tunnel() as ends:
+        for _ in range(3):
+            ends.client.send(everything)
+            assert await ends.upstream.read(len(everything)) == everything
+            ends.upstream.send(everything)
+            assert await ends.client.read(len(everything)) == everything
+
+
+async def test_megabytes_go_both_ways_at_once() -> None:
+    size = 5 << 20
+    async with tunnel() as ends:
+        ends.client.send(b"c" * size)
+        ends.upstream.send(b"u" * size)
+        up, down = await asyncio.gather(ends.upstream.read(size), ends.client.read(size))
+        assert (up, down) == (b"c" * size, b"u" * size)
+
+
+async def test_what_came_before_the_tunnel_goes_through_it() -> None:
+    async with tunnel(early=b"early") as ends:
+        assert await ends.upstream.read(5) == b"early"
+
+
+async def test_an_end_is_passed_on_and_the_other_direction_stays_open() -> None:
+    async with tunnel() as ends:
+        ends.client.send(b"last")
+        ends.client.end()
+        assert await ends.upstream.rest() == b"last"
+        for _ in range(3):
+            ends.upstream.send(b"still")
+            assert await ends.client.read(5) == b"still"
+        ends.upstream.end()
+        assert await ends.client.rest() == b""
+        await ends.gone()
+
+
+async def test_the_upstreams_end_is_passed_on_and_the_other_direction_stays_open() -> None:
+    async with tunnel() as ends:
+        ends.upstream.send(b"last")
+        ends.upstream.end()
+        assert await ends.client.rest() == b"last"
+        ends.client.send(b"still")
+        assert await ends.upstream.read(5) == b"still"
+        ends.client.end()
+        assert await ends.upstream.rest() == b""
+        await ends.gone()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_a_clients_reset_is_one_for_the_upstream(busy: bool) -> None:
+    async with tunnel() as ends:
+        if busy:
+            ends.client.send(b"x" * 1000)
+            await ends.upstream.read(1000)
+        ends.client.reset()
+        assert not await ends.upstream.ended()
+        await ends.gone()
+
+
+async def test_an_upstreams_reset_is_one_for_the_client() -> None:
+    async with tunnel() as ends:
+        ends.upstream.reset()
+        assert not await ends.client.ended()
+        await ends.gone()
+
+
+async def test_silence_on_both_sides_ends_a_tunnel_in_order() -> None:
+    async with tunnel(idle=0.15) as ends:
+        assert await ends.client.ended()
+        assert await ends.upstream.ended()
+        await ends.gone()
+
+
+@pytest.mark.parametrize("side", ["client", "upstream"])
+async def test_one_side_that_talks_keeps_a_tunnel_open(side: str) -> None:
+    async with tunnel(idle=0.1) as ends:
+        talker, listener = (ends.client, ends.upstream) if side == "client" else (ends.upstream, ends.client)
+        for _ in range(6):
+            await asyncio.sleep(0.04)
+            talker.send(b"x")
+            assert await listener.read(1) == b"x"
+        assert await listener.ended()
+        await ends.gone()
+
+
+async def test_a_long_silence_is_no_end_before_its_time(clock: SkippingLoop) -> None:
+    async with tunnel(idle=3600) as ends:
+        await clock.skip(3500)
+        ends.upstream.send(b"x")
+        assert await ends.client.read(1) == b"x"
+        await clock.skip(3500)
+        ends.client.send(b"y")
+        assert await ends.upstream.read(1) == b"y"
+        await clock.skip(3601)
+        assert await ends.client.ended()
+        await ends.gone()
+
+
+@pytest.mark.parametrize("slow", ["client", "upstream"])
+async def test_a_side_that_does_not_read_stops_the_other(slow: str) -> None:
+    async with tunnel(buffer=16384) as ends:
+        sender, receiver = (ends.upstream, ends.client) if slow == "client" else (ends.client, ends.upstream)
+        receiver.stop_reading()
+        sent = await sender.push(32 << 20)
+        assert sent < 8 << 20
+        receiver.resume_reading()
+        await receiver.read(sent)
+
+
+async def test_a_side_that_never_reads_does_not_keep_a_tunnel_for_ever(clock: SkippingLoop) -> None:
+    async with tunnel(idle=30, buffer=16384) as ends:
+        ends.client.stop_reading()
+        await ends.upstream.push(32 << 20)
+        await clock.skip(31)
+        await clock.skip(10)
+        await ends.gone()
+
+
+async def test_draining_breaks_a_tunnel_off_when_patience_is_over() -> None:
+    async with tunnel() as ends:
+        draining = asyncio.gather(ends.listener.drain(0.05))
+        ends.client.send(b"still")
+        assert await ends.upstream.read(5) == b"still"
+        await draining
+        assert not await ends.client.ended()
+        assert not await ends.upstream.ended()
+        await ends.gone()
+
+
+# --- over TLS, which can't be half-closed ---
+
+
+@contextlib.asynccontextmanager
+async def secure_tunnel(folder: Path, idle: float = 60) -> AsyncIterator[Ends]:
+    async with tunnel(
+        idle, server_tls=server_context("localhost"), client_tls=client_context(ca_file(folder))
+    ) as ends:
+        yield ends
+
+
+async def test_bytes_go_both_ways_through_tls(tmp_path: Path) -> None:
+    async with secure_tunnel(tmp_path) as ends:
+        ends.client.send(b"c" * 1_000_000)
+        ends.upstream.send(b"u" * 1_000_000)
+        assert await ends.upstream.read(1_000_000) == b"c" * 1_000_000
+        assert await ends.client.read(1_000_000) == b"u" * 1_000_000
+
+
+async def test_the_last_words_of_an_upstream_that_closes_tls_arrive_and_then_an_end(tmp_path: Path) -> None:
+    async with secure_tunnel(tmp_path) as ends:
+        ends.upstream.send(b"u" * 100_000, b"bye")
+        ends.upstream.close()
+        assert await ends.client.rest() == b"u" * 100_000 + b"bye"
+        ends.client.close()
+        await ends.gone()
+
+
+async def test_the_last_words_through_tls_reach_a_client_that_reads_late(tmp_path: Path) -> None:
+    async with secure_tunnel(tmp_path) as ends:
+        ends.client.stop_reading()
+        ends.upstream.send(b"u" * 3_000_000, b"bye")
+        ends.upstream.close()
+        await asyncio.sleep(0.1)
+        ends.client.resume_reading()
+        assert (await ends.client.rest())[-5:] == b"uubye"
+        ends.client.close()
+        await ends.gone()
+
+
+async def test_a_client_that_ends_still_gets_the_upstreams_last_words_through_tls(
+    tmp_path: Path, clock: SkippingLoop
+) -> None:
+    async with secure_tunnel(tmp_path, idle=3600) as ends:
+        ends.client.send(b"bye")
+        ends.client.end()
+        assert await ends.upstream.read(3) == b"bye"
+        await clock.skip(LAST_WORDS / 2)
+        ends.upstream.send(b"bye, bye")
+        assert await ends.client.read(8) == b"bye, bye"
+        await clock.skip(LAST_WORDS / 2 + 0.1)
+        assert await ends.client.ended()
+        assert await ends.upstream.ended()
+        await ends.gone()
+
+
+async def test_a_clients_reset_ends_a_tunnel_over_tls(tmp_path: Path) -> None:
+    async with secure_tunnel(tmp_path) as ends:
+        ends.client.reset()
+        await ends.upstream.ended()
+        await ends.gone()
