@@ -19,15 +19,16 @@ place that knows every part: it builds, joins, starts and drains them; ``cli`` i
 One request, straight through::
 
     client ─▶ wire.server ─▶ forward.handler
-                ├ core.access    may this caller, Host, Origin, method and path pass?
-                ├ core.routing   target, fields → tenant, upstream target
-                ├ core.fields    end_to_end(): hop-by-hop fields go first
+                ├ forward.plan   decided from the head and the rules alone, and remembered for heads that are the same
+                │   ├ core.access    may this caller, Host, Origin, method and path pass?
+                │   ├ core.routing   target, fields → tenant, what it is for
+                │   └ core.fields    end_to_end_request(): hop-by-hop fields go first
          ┌─────▶├ tokens         FRESH: use · STALE: use, refresh behind · EXPIRED: await the one refresh
          │      ├ core.fields    authorize(): the credential comes last
-         │      ├ wire.upstream  send head and body; the first bytes of the body are kept
+         │      ├ forward.ask    send head and body on a wire.upstream connection; the first bytes of the body are kept
          │      ├ core.replay    401, first attempt, body kept?
          └─ yes ┤ tokens.reject(that token)
-                └ no: stream the answer
+                └ no: forward.relay streams the answer, or becomes a wire.tunnel
     any exception ─▶ forward.rescue ─▶ one response, marked as ours (RFC 9209)
 
 Invariants, each with one owner
@@ -38,7 +39,7 @@ Invariants, each with one owner
 * A refresh belongs to its source; callers only wait for it: ``oauth.source``.
 * The target leaves as it came, byte for byte: ``core.routing``.
 * A failure of our own is never 401: ``forward.rescue``.
-* What failed after the head was sent is aborted, not tidied up: ``forward.handler``.
+* What failed after the head was sent is aborted, not tidied up: ``forward.handler`` and ``forward.relay``.
 """
 
 __version__ = "0.1.0"

@@ -53,16 +53,18 @@ class Forwarder:
             await self._answer(exchange)
             if not exchange.keep_alive:
                 return await client.finish(linger=not exchange.body.complete or client.buffer != b"")
-            if client.buffer or client.sending_behind:
-                await self._let_others(client)
+            if (client.buffer or client.sending_behind) and not await self._let_others(client):
+                return None
 
-    async def _let_others(self, client: ClientConnection) -> None:
-        # Requests that came in one go are answered in turn with other clients', and no faster than they are taken.
+    async def _let_others(self, client: ClientConnection) -> bool:
+        """Whether the client takes its answers; requests that came in one go wait their turn among other clients'."""
         await asyncio.sleep(0)
         try:
             await client.drain(client.loop.time() + self.timing.idle_timeout)
         except OSError:
             client.abort()
+            return False
+        return True
 
     def _refuse(self, client: ClientConnection, error: ProxyError) -> None:
         """Answers a head that could not be read; what follows it can't be trusted to be a request."""

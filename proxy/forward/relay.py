@@ -62,8 +62,8 @@ def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: 
         section += proxy_status(exchange.note)
     if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
         exchange.keep_alive = False
+    piece = body.take()  # before the head is made: where this is broken already, the client can still be told
     opening = exchange.client_head(answer.status, answer.reason, section)
-    piece = body.take()
     exchange.client.write(opening + (_framed(exchange, body, piece) if chunked else piece))
     return chunked
 

@@ -157,7 +157,7 @@ class Listener:
         if self._server is not None:
             self._server.close()
         for client in list(self.connections):
-            if client.idle and not client.buffer:
+            if client.idle and client.buffer in (b"", b"\r"):
                 client.close()
         if self.connections:
             with contextlib.suppress(TimeoutError):

@@ -10,6 +10,8 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -30,6 +32,15 @@ FIELDS = {
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 
 
+_EACH_ANOTHER = """\
+local number = 0
+request = function()
+  number = number + 1
+  return wrk.format("GET", wrk.path .. "&number=" .. number)
+end
+"""
+
+
 class BadAnswer(Exception):
     """An answer that is no 200, so that what was measured is not what was meant."""
 
@@ -39,17 +50,19 @@ def generator() -> str:
     return "wrk" if shutil.which("wrk") else "asyncio"
 
 
-def requests(port: int, seconds: float, folder: Path) -> int:
+def requests(port: int, seconds: float, folder: Path, *, same: bool) -> int:
     """Requests answered in ``seconds``, each connection sending the next as soon as the last is answered.
 
+    :param same: all for one target; otherwise each for another, so that nothing remembered of one serves the next
     :raises BadAnswer: one of them was not 200
     """
     if generator() == "asyncio":
-        command = [sys.executable, "-m", "tests.bench.load", str(port), str(seconds)]
+        command = [sys.executable, "-m", "tests.bench.load", str(port), str(seconds), str(int(same))]
         counted = re.compile(r"(\d+) requests, (\d+) bad")
     else:
         script = folder / "fields.lua"
-        script.write_text("".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in FIELDS.items()), "utf-8")
+        fields = "".join(f'wrk.headers["{name}"]="{value}"\n' for name, value in FIELDS.items())
+        script.write_text(fields + ("" if same else _EACH_ANOTHER), "utf-8")
         command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
         command.append(f"http://127.0.0.1:{port}/t/acme{PATH}")
         counted = re.compile(r"(\d+) requests in (?:.|\n)*?(?:Non-2xx or 3xx responses: (\d+)|\Z)")
@@ -105,16 +118,16 @@ def _behind(received: bytes) -> bytes | None:
 class Client(asyncio.Protocol):
     """One connection of the asyncio client."""
 
-    def __init__(self, request: bytes) -> None:
+    def __init__(self, requests: Iterator[bytes]) -> None:
         self.answered = 0
         self.bad = 0
-        self._request = request
+        self._requests = requests
         self._received = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # uvloop's own is no subclass
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -125,7 +138,7 @@ class Client(asyncio.Protocol):
         self.bad += not self._received.startswith(b"HTTP/1.1 200 ")
         self._received = rest
         assert self._transport is not None
-        self._transport.write(self._request)
+        self._transport.write(next(self._requests))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.bad += exc is not None
@@ -135,10 +148,12 @@ class Client(asyncio.Protocol):
         self._transport.abort()
 
 
-async def _run(port: int, seconds: float) -> None:
+async def _run(port: int, seconds: float, *, same: bool) -> None:
     loop = asyncio.get_running_loop()
     request = head(port, "/t/acme", FIELDS)
-    made = [await loop.create_connection(lambda: Client(request), "127.0.0.1", port) for _ in range(CONNECTIONS)]
+    path = PATH.encode()
+    each = (request if same else request.replace(path, b"%b&number=%d" % (path, number)) for number in count())
+    made = [await loop.create_connection(lambda: Client(each), "127.0.0.1", port) for _ in range(CONNECTIONS)]
     clients = [client for _, client in made]
     await asyncio.sleep(seconds)
     answered, bad = sum(client.answered for client in clients), sum(client.bad for client in clients)
@@ -151,4 +166,4 @@ if __name__ == "__main__":
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_run(int(sys.argv[1]), float(sys.argv[2])))
+        runner.run(_run(int(sys.argv[1]), float(sys.argv[2]), same=sys.argv[3] == "1"))

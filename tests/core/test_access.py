@@ -162,6 +162,17 @@ def test_what_is_remembered_for_one_set_of_rules_says_nothing_for_another() -> N
         check_caller(callers("192.0.2.7", ["Proxy.Example"], [], []), b"localhost", PAGE, None)
 
 
+def test_names_and_origins_too_long_to_be_remembered_are_judged_alike() -> None:
+    label = b"a" * 400
+    assert check_caller(RULES, label + b".localhost", PAGE, None) == PAGE
+    with pytest.raises(NotAllowed, match="allowed_hosts"):
+        check_caller(RULES, label + b".example", None, None)
+    with pytest.raises(NotAllowed, match="allowed_origins"):
+        check_caller(RULES, b"localhost", b"https://" + label, None)
+    with pytest.raises(NotAllowed, match="page of another site"):
+        check_caller(RULES, b"localhost", None, label)
+
+
 # --- caller keys ---
 
 

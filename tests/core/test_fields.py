@@ -53,6 +53,11 @@ def test_a_field_that_is_absent_is_none_and_one_without_value_is_empty() -> None
     assert section.get(b"empty") == b""
 
 
+def test_a_section_says_which_fields_it_has() -> None:
+    section = fields(b"A: 1", b"B:")
+    assert (b"a" in section, b"b" in section, b"A" in section, b"c" in section) == (True, True, False, False)
+
+
 def test_an_empty_section_has_nothing() -> None:
     section = fields()
     assert section.names == []
@@ -101,6 +106,12 @@ def test_what_connection_names_stays_here() -> None:
 def test_connection_takes_no_length_away() -> None:
     # Without it the body would be read as the next request.
     assert request_lines(b"Connection: Content-Length", b"Content-Length: 5") == [b"Content-Length: 5"]
+
+
+def test_names_and_lists_too_long_to_be_remembered_are_judged_alike() -> None:
+    name = b"x-" + b"a" * 400
+    assert request_lines(name + b": 1", b"X-Forwarded-" + name + b": 2") == [name + b": 1"]
+    assert request_lines(b"Connection: " + name + b", x-b", name + b": 1", b"X-B: 2", b"X-C: 3") == [b"X-C: 3"]
 
 
 def test_what_the_caller_drops_stays_here() -> None:

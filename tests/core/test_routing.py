@@ -292,6 +292,21 @@ def test_no_mixture_of_encodings_hides_a_guests_path(path: bytes, data: st.DataO
     assert kind_of(b"/" + disguised, websocket=False) is Kind.GUEST
 
 
+def test_a_target_longer_than_what_is_remembered_is_judged_like_any_other() -> None:
+    query = b"?" + b"x" * 400
+    assert split(b"GET", b"/k/key/t/acme/a" + query) == Target(None, b"key", b"acme", b"/a" + query)
+    assert kind_of(b"/api/v2/webmessaging/messages" + query, websocket=False) is Kind.GUEST
+    assert kind_of(b"/v1" + query, websocket=True) is Kind.WEBMESSAGING
+    assert kind_of(b"/v1" + query, websocket=False) is Kind.API
+
+
+def test_what_is_remembered_of_one_method_says_nothing_for_another() -> None:
+    assert split(b"OPTIONS", b"*").rest == b"*"
+    with pytest.raises(BadRequest):
+        split(b"GET", b"*")
+    assert kind_of(b"/v1", websocket=True) is not kind_of(b"/v1", websocket=False)
+
+
 def test_a_path_longer_than_what_is_remembered_is_read_like_any_other() -> None:
     path = b"/a" * 2000 + b"/%2e%2e/b"
     assert b"/a" * 1999 + b"/b" in readings(path)

@@ -63,7 +63,7 @@ async def test_whoever_logs_in_is_given_a_placeholder_and_the_tokens_remaining_l
     assert 86_300 < told["expires_in"] <= 86_400
     has_refresh_token = GRANTS[grant]["grant_type"] in ("authorization_code", "refresh_token")
     assert ("refresh_token" in told) == has_refresh_token, "the SDKs fail where theirs is missing"
-    assert real.value not in json.dumps(told)
+    assert not any(real.value[at : at + 12] in json.dumps(told) for at in range(len(real.value) - 12))
     assert tenant.token_requests == {"ok": 1}
 
 

@@ -55,10 +55,12 @@ async def test_sighup_takes_up_a_new_tenant_while_the_others_work_on(first: Tena
     assert (await second.get()).status == 404
     async with asyncio.TaskGroup() as group:
         working = [group.create_task(keep_calling(first, stop), name="client") for _ in range(5)]
+        await until(lambda: first.stage.sandbox.ledger.accepted(first.name) > 20)
         change(proxy, lambda text: text + tenant_toml(SECOND))
         proxy.signal(signal.SIGHUP)
         await proxy.said("configuration reloaded")
         assert (await second.get()).status == 200
+        assert (await first.get()).status == 200
         stop.set()
     assert {answer.status for task in working for answer in task.result()} == {200}
     assert first.token_requests == {"ok": 1}, "a token whose client is unchanged stays"

@@ -34,13 +34,14 @@ async def test_a_program_without_a_word_about_the_proxy_goes_through_it(
     assert (await tenant.status())["requests"].keys() == {"200"}
 
 
+@pytest.mark.needs("javascript-sdk")
 async def test_the_file_may_be_json(tenant: Tenant, tmp_path: Path) -> None:
-    """As the Python SDK reads it too, and with one of the two paths forgotten."""
+    """And one of the two paths may be forgotten in it."""
     proxy = tenant.stage.proxy
-    folder = tmp_path / ".genesyscloudpython"
+    folder = tmp_path / ".genesyscloudjavascript"
     folder.mkdir()
     gateway = {"host": proxy.host, "protocol": "http", "port": proxy.port, "path_params_api": f"t/{tenant.name}"}
     (folder / "config").write_text(json.dumps({"gateway": gateway}), "utf-8")
-    async with run_sdk("python", tmp_path) as sdk:
+    async with run_sdk("javascript", tmp_path) as sdk:
         await sdk.do("client_credentials", client_id="any", secret="any")
         assert await sdk.do("organization") == tenant.name

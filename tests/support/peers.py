@@ -67,7 +67,9 @@ class Peer:
         self._writer = writer
 
     def send(self, *pieces: bytes) -> None:
-        self._writer.write(b"".join(pieces))
+        """Sends, unless the other end has broken off."""
+        if not self._writer.is_closing():
+            self._writer.write(b"".join(pieces))
 
     async def send_slowly(self, data: bytes, size: int = 1) -> None:
         """Sends in pieces that arrive one by one."""
@@ -92,7 +94,7 @@ class Peer:
         transport = self._writer.transport
         transport.set_write_buffer_limits(0)
         sent = 0
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(OSError):  # TimeoutError is one
             while sent < most:
                 self.send(b"x" * 65536)
                 async with asyncio.timeout(0.15):
@@ -121,7 +123,8 @@ class Peer:
         :param bodiless: an answer that has none whatever its fields say, as to HEAD
         """
         head = await self.head()
-        if bodiless or head.start.split(b" ")[1] in (b"204", b"304"):
+        status = head.start.split(b" ")[1] if head.start.startswith(b"HTTP/") else b""
+        if bodiless or status in (b"204", b"304") or status.startswith(b"1"):
             return head
         if head.get(b"Transfer-Encoding") is not None:
             assert head.get(b"Transfer-Encoding") == b"chunked"
@@ -129,7 +132,7 @@ class Peer:
             chunks, trailers = await self._chunks()
             return Message(head.start, head.lines, b"".join(chunks), tuple(chunks), tuple(trailers))
         length = head.get(b"Content-Length")
-        if length is None and head.start.startswith(b"HTTP/"):
+        if length is None and status:
             return Message(head.start, head.lines, await self.rest())
         return Message(head.start, head.lines, await self.read(int(length or 0)))
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tempfile
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+
+import pytest
 
 from proxy.app import Proxy
 from proxy.settings import load
@@ -138,20 +141,19 @@ async def rig(
     upstream: Mapping[str, object] | None = None,
     tenants: Mapping[str, Mapping[str, object]] | None = None,
     api: Server | None = None,
-    api_url: str = "",
+    api_url: str = "http://127.0.0.1:{port}",
     routing: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Rig]:
     """A proxy on a free port, with one tenant unless there are others to be.
 
     :param limits: and the others: sections of the configuration
     :param tenants: by name, with the keys that differ from the rest
-    :param api: instead of a server of its own
-    :param api_url: instead of the server's
+    :param api: the upstream, where it is to be another than a plain one
     """
     tokens = TokenEndpoint()
     async with tokens.server, api or Server() as api:
         common = {
-            "api_url": api_url or f"http://127.0.0.1:{api.port}",
+            "api_url": api_url.format(port=api.port),
             "login_url": f"http://127.0.0.1:{tokens.server.port}",
             "client_id": "id",
             "client_secret": "secret",
@@ -171,7 +173,9 @@ async def rig(
             file = Path(folder, "proxy.toml")
             file.write_text("".join(_section(name, keys) for name, keys in sections.items()), encoding="utf-8")
             proxy = Proxy(load(file), reread=lambda: load(file))
-            await proxy.start()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("SSL_CERT_FILE", os.devnull)  # no test needs the system's authorities, which take long to read
+                await proxy.start()
             issuing = asyncio.create_task(tokens.run(), name="token endpoint")  # noqa: TID251 cancelled here
             try:
                 yield Rig(proxy, api, tokens)

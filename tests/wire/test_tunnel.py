@@ -51,7 +51,7 @@ async def tunnel(
     async with Server(server_tls, buffer=buffer) as server:
         scheme = "https" if server_tls else "http"
         base = parse_base_url(f"{scheme}://localhost:{server.port}")
-        upstream = Upstream(base, client_tls or ssl.create_default_context(), connect_timeout=5)
+        upstream = Upstream(base, client_tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
 
         async def serve(client: ClientConnection) -> None:
             connection = await upstream.connect(5)

@@ -34,7 +34,7 @@ LIMIT = 4096
 
 
 def upstream_at(url: str, tls: ssl.SSLContext | None = None, *, connect_timeout: float = 5.0) -> Upstream:
-    return Upstream(parse_base_url(url), tls or ssl.create_default_context(), connect_timeout=connect_timeout)
+    return Upstream(parse_base_url(url), tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=connect_timeout)
 
 
 @contextlib.asynccontextmanager
@@ -86,7 +86,7 @@ async def test_a_port_where_nobody_listens_is_refused() -> None:
 
 async def test_a_name_that_is_not_found_is_told() -> None:
     base = BaseUrl("http", "no such host", 80)  # which no resolver need be asked for
-    upstream = Upstream(base, ssl.create_default_context(), connect_timeout=5)
+    upstream = Upstream(base, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
     with pytest.raises(UpstreamUnreachable) as error:
         await upstream.connect(5)
     assert error.value.kind == "dns_error"

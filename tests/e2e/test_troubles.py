@@ -1,6 +1,6 @@
-"""A token endpoint that fails: every client gets an answer in time, the endpoint is spared, and it heals by itself.
+"""Troubles with tokens: every client gets an answer in time, the token endpoint is spared, and it heals by itself.
 
-All failures are tried side by side, each by a tenant of its own, because they take their time.
+All are tried side by side, each by a tenant of its own, because they take their time.
 """
 
 from __future__ import annotations
@@ -70,13 +70,7 @@ class Trial:
         await asyncio.gather(*(self._keep_calling(end) for _ in range(5)))
         self.token_requests = self.tenant.token_requests.total()
         self.tenant.mend()
-        started = time.monotonic()
-        with contextlib.suppress(TimeoutError):
-            await until(self._served, 20)
-        self.healed_after = time.monotonic() - started
-
-    async def _served(self) -> bool:
-        return (await self.tenant.get()).status == 200
+        self.healed_after = await _healed_after(self.tenant)
 
     async def _keep_calling(self, end: float) -> None:
         while time.monotonic() < end:
@@ -89,17 +83,50 @@ def configuration() -> str:
     return f"keep_warm = false\n[limits]\nrequest_timeout = {REQUEST_TIMEOUT}\n"
 
 
+@dataclass(slots=True)
+class Revocation:
+    """A real one, just after the upstream had refused a new token for a reason that was none of the token's."""
+
+    tenant: Tenant
+    healed_after: float = 0.0
+
+    async def run(self) -> None:
+        self.tenant.fault("api_unauthorized")
+        await self.tenant.get()
+        self.tenant.mend()
+        self.tenant.revoke()
+        self.healed_after = await _healed_after(self.tenant)
+
+
+async def _healed_after(tenant: Tenant) -> float:
+    """Seconds from now to the first 200; more than any test allows if there is none."""
+
+    async def served() -> bool:
+        return (await tenant.get()).status == 200
+
+    started = time.monotonic()
+    with contextlib.suppress(TimeoutError):
+        await until(served, 20)
+    return time.monotonic() - started
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    by_name: dict[str, Trial]
+    revocation: Revocation
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def trials(stage: Stage) -> dict[str, Trial]:
-    trials = {trouble.name: Trial(trouble, stage.tenant()) for trouble in TROUBLES}
-    await asyncio.gather(*(trial.run() for trial in trials.values()))
+async def trials(stage: Stage) -> Trials:
+    """After all of them."""
+    trials = Trials({trouble.name: Trial(trouble, stage.tenant()) for trouble in TROUBLES}, Revocation(stage.tenant()))
+    await asyncio.gather(trials.revocation.run(), *(trial.run() for trial in trials.by_name.values()))
     return trials
 
 
 @pytest.fixture(params=[trouble.name for trouble in TROUBLES])
-def trial(request: pytest.FixtureRequest, trials: dict[str, Trial]) -> Trial:
-    found: Trial = trials[request.param]
-    return found
+def trial(request: pytest.FixtureRequest, trials: Trials) -> Trial:
+    return trials.by_name[request.param]
 
 
 async def test_every_client_is_told_within_the_sdks_patience_and_never_401(trial: Trial) -> None:
@@ -125,6 +152,11 @@ async def test_the_endpoint_is_spared(trial: Trial) -> None:
 async def test_it_heals_by_itself(trial: Trial) -> None:
     assert trial.healed_after < trial.trouble.heals_within
     assert (await trial.tenant.get()).status == 200
+
+
+async def test_a_real_revocation_soon_after_a_permanent_401_heals_within_seconds(trials: Trials) -> None:
+    assert trials.revocation.healed_after < 8
+    assert trials.revocation.tenant.token_requests.total() <= 4
 
 
 async def test_the_status_page_names_the_tenant_that_has_no_token(stage: Stage) -> None:

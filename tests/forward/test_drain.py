@@ -1,0 +1,184 @@
+"""The end of the program: idle connections at once, requests in flight in peace, and the rest not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from tests.forward.test_upgrade import upgraded
+from tests.support.loops import SkippingLoop
+from tests.support.peers import open_peer
+from tests.support.rig import OK, answer, request, rig
+
+HEAD_OF_CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_a_proxy_without_requests_ends_at_once_whatever_is_connected() -> None:
+    async with rig() as proxy, proxy.client() as client, proxy.client() as fresh:
+        _, _, upstream = await proxy.exchange(client, request())
+        started = time.monotonic()
+        await proxy.proxy.drain(20)
+        assert time.monotonic() - started < 0.5
+        assert await client.rest() == b""
+        assert await fresh.rest() == b""
+        assert await upstream.ended()
+        assert proxy.upstream_connections == 0
+        with pytest.raises(ConnectionRefusedError):
+            async with open_peer(proxy.port):
+                pass
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+        request("TRACE"),
+        request("POST", "/api/v2/x", "Transfer-Encoding: chunked") + b"no size\r\n",
+        request("POST", "/t/nobody/x", "Content-Length: 9") + b"abc",
+        request("GET", "/api/v2/x", "Connection: close", host="evil.example"),
+        request() + b"\r\n",
+        request() + b"\r",
+    ],
+)
+async def test_what_a_client_did_before_does_not_hold_the_end_up(clock: SkippingLoop, sent: bytes) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(sent)
+        if sent.startswith(request()):
+            upstream = await proxy.api.accept()
+            await upstream.message()
+            upstream.send(OK)
+        await client.message()
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await clock.skip(2.1)  # for which a closing connection lingers
+        async with asyncio.timeout(0.5):
+            await draining
+
+
+@pytest.mark.parametrize("how", ["end", "reset", "close"])
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"\r\n", request("POST", "/api/v2/x", "Content-Length: 9") + b"abc"])
+async def test_a_client_that_is_gone_does_not_hold_the_end_up(sent: bytes, how: str) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(sent)
+        await asyncio.sleep(0.01)
+        {"end": client.end, "reset": client.reset, "close": client.close}[how]()
+        await asyncio.sleep(0.01)
+        started = time.monotonic()
+        await proxy.proxy.drain(20)
+        assert time.monotonic() - started < 0.5
+
+
+async def test_an_answer_in_flight_is_given_and_closes() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await asyncio.sleep(0.02)
+        assert proxy.proxy.report().draining
+        upstream.send(OK)
+        got = await client.message()
+        assert (got.body, got.get(b"Connection")) == (b"ok", b"close")
+        assert await client.rest() == b""
+        async with asyncio.timeout(0.5):
+            await draining
+        assert await upstream.ended()
+
+
+async def test_an_answer_whose_head_was_sent_before_is_given_whole() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        upstream.send(HEAD_OF_CHUNKS, b"3\r\nabc\r\n")
+        await client.until(b"abc\r\n")
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await asyncio.sleep(0.02)
+        upstream.send(b"3\r\ndef\r\n0\r\n\r\n")
+        assert await client.rest() == b"3\r\ndef\r\n0\r\n\r\n"
+        async with asyncio.timeout(0.5):
+            await draining
+
+
+async def test_a_body_that_is_still_coming_is_waited_for() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request("POST", "/api/v2/x", "Content-Length: 6"), b"abc")
+        upstream = await proxy.api.accept()
+        await upstream.head()
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await asyncio.sleep(0.02)
+        client.send(b"def")
+        assert await upstream.read(6) == b"abcdef"
+        upstream.send(OK)
+        assert (await client.message()).body == b"ok"
+        await draining
+
+
+async def test_a_request_that_waits_for_its_token_has_it() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        proxy.tokens.open.clear()
+        client.send(request())
+        await proxy.tokens.asked_for(1)
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await asyncio.sleep(0.02)
+        proxy.tokens.open.set()
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        upstream.send(OK)
+        assert (await client.message()).body == b"ok"
+        await draining
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_an_answer_that_takes_longer_than_patience_is_broken_off_visibly(version: str) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request(version=version))
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        upstream.send(HEAD_OF_CHUNKS, b"3\r\nabc\r\n")
+        await client.until(b"abc")
+        async with asyncio.timeout(0.5):
+            await proxy.proxy.drain(0.05)
+        with pytest.raises(ConnectionResetError):
+            await client.rest()
+        await upstream.ended()
+        await proxy.upstreams_gone()
+
+
+async def test_a_tunnel_has_the_same_patience_and_is_then_broken_off() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        upstream = await upgraded(proxy, client)
+        draining = asyncio.gather(proxy.proxy.drain(0.1))
+        client.send(b"still")
+        assert await upstream.read(5) == b"still"
+        await draining
+        assert not await client.ended()
+        assert not await upstream.ended()
+        await proxy.upstreams_gone()
+
+
+async def test_a_tunnel_that_ends_ends_the_wait() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        upstream = await upgraded(proxy, client)
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await asyncio.sleep(0.01)
+        client.end()
+        upstream.end()
+        async with asyncio.timeout(0.5):
+            await draining
+
+
+async def test_no_request_is_taken_on_a_connection_that_was_busy_when_the_end_began() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        await asyncio.sleep(0.01)
+        upstream.send(answer(200, body=b"last"))
+        assert (await client.message()).body == b"last"
+        client.send(request("POST", "/api/v2/x", body=b"late"))
+        await draining
+        assert await upstream.rest() == b""
+        assert proxy.api.connections == 1
