@@ -14,6 +14,8 @@ LONGEST_FORM = 65_536
 _WITH_REFRESH_TOKEN = frozenset({"authorization_code", "refresh_token"})
 _PEOPLES_OWN = frozenset({"authorization_code", "urn:ietf:params:oauth:grant-type:saml2-bearer", "password"})
 
+_SECTION = b"Content-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\nPragma: no-cache\r\n"
+
 Form = dict[str, str]
 
 
@@ -32,6 +34,21 @@ def is_own_login(form: Form) -> bool:
     return form.get("grant_type") in _PEOPLES_OWN
 
 
+def renews_placeholder(form: Form) -> bool:
+    """Whether an SDK asks for another placeholder, as they do when they have seen a 401."""
+    return form.get("grant_type") == "refresh_token" and not is_own_login(form)
+
+
+def no_use() -> tuple[bytes, bytes]:
+    """The field section and the body that end an SDK's renewing, with 400 (RFC 6749 5.2).
+
+    A 401 that another token does not mend must not send it round: the Python SDK renewed 970 times in 2 s.
+    """
+    why = "the API refuses a new token as well; see its own answer"
+    body = json.dumps({"error": "invalid_grant", "description": why, "error_description": why}).encode()
+    return _SECTION % len(body), body
+
+
 def placeholder(form: Form, seconds_left: float) -> tuple[bytes, bytes]:
     """The field section and the body of a token answer (RFC 6749 5.1) that gives no token away.
 
@@ -45,5 +62,4 @@ def placeholder(form: Form, seconds_left: float) -> tuple[bytes, bytes]:
     if form.get("grant_type") in _WITH_REFRESH_TOKEN:
         answer["refresh_token"] = PLACEHOLDER
     body = json.dumps(answer).encode()
-    section = b"Content-Type: application/json\r\nContent-Length: %d\r\nCache-Control: no-store\r\nPragma: no-cache\r\n"
-    return section % len(body), body
+    return _SECTION % len(body), body

@@ -165,6 +165,9 @@ class Forwarder:
             await _pass_on(exchange, way)
             return
         tokens = way.tenant.tokens
+        if tokens.cooling_down and door.renews_placeholder(form):
+            exchange.respond(400, *door.no_use())
+            return
         token = tokens.current() or await tokens.token(exchange.patience)
         exchange.respond(200, *door.placeholder(form, tokens.seconds_left(token)))
 

@@ -53,6 +53,8 @@ class TokenEndpoint:
             raise unreachable(client, "no answer in time") from None
         except aiohttp.ClientConnectorCertificateError:
             raise unreachable(client, "its certificate is not trusted; name your CA in upstream.ca_file") from None
+        except _TooLong:
+            raise unreachable(client, f"its answer is longer than {LONGEST_ANSWER} bytes") from None
         except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
             # The library's own text may repeat what was sent.
             raise unreachable(client, type(error).__name__) from None
@@ -63,10 +65,14 @@ class TokenEndpoint:
         await self._session.close()
 
 
+class _TooLong(Exception):
+    """Nothing that a token endpoint answers."""
+
+
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > LONGEST_ANSWER:
-            raise ValueError("the answer is longer than a token endpoint's")
+            raise _TooLong
     return bytes(body)

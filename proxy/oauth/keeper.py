@@ -117,5 +117,7 @@ class Keeper:
         self._changed.set()
 
     async def _refresh(self, source: TokenSource) -> None:
+        if source.due(self._clock()) > 0:
+            return  # a caller's request ended in the meantime
         with contextlib.suppress(TokenError):  # logged and remembered by the source
             await source.refresh()

@@ -83,7 +83,7 @@ class TokenSource:
         self._cooling_until = -math.inf
         self._token = cache.get(self._key)
         self.used = False
-        """Somebody was given a token since the last refresh; see ``keep_warm``."""
+        """Somebody was given a token since the last refresh began; see ``keep_warm``."""
 
     # --- for callers ---
 
@@ -217,6 +217,7 @@ class TokenSource:
     async def _fetch(self) -> Token:
         started = time.perf_counter()
         outcome = "cancelled"
+        self.used = False
         try:
             token = await self._ask()
             outcome = "ok"
@@ -238,7 +239,6 @@ class TokenSource:
             self._tally.token_requests[counted] = self._tally.token_requests.get(counted, 0) + 1
             self._tally.refreshes.observe(time.perf_counter() - started)
         self._failure = None
-        self.used = False
         self._token = token
         self._cache.put(self._key, token)
         log.info("tenant %s: new token for %.0f s", self.client.tenant, token.lifetime)

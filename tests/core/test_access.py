@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from proxy.core.access import (
     CORS_FIELDS,
     EXPOSED,
+    METHODS,
     Callers,
     Policy,
     callers,
@@ -416,3 +417,24 @@ def test_a_refusal_names_its_rule_and_why_it_is_there() -> None:
         check_policy(policy(deny=("GET /x",)), b"GET", b"/x")
     with pytest.raises(NotAllowed, match="no rule of allow matches"):
         check_policy(policy(allow=("GET /x",)), b"GET", b"/y")
+
+
+rule_texts = st.builds("{} {}".format, st.sampled_from(["GET", "DELETE", "*"]), st.sampled_from(["/**", "/a", "/a/*"]))
+
+
+@given(
+    st.lists(rule_texts, max_size=2).map(tuple),
+    st.lists(rule_texts, max_size=2).map(tuple),
+    st.sampled_from([*sorted(METHODS), b"get", b"PURGE"]),
+    st.sampled_from([b"/", b"/a", b"/a/b", b"/A%2Fb"]),
+)
+def test_a_method_that_is_called_harmless_always_passes(
+    allow: tuple[str, ...], deny: tuple[str, ...], method: bytes, path: bytes
+) -> None:
+    rules = policy(allow=allow, deny=deny)
+    assert passes(rules, method, path) or method not in rules.harmless
+
+
+def test_a_method_that_no_rule_names_is_harmless() -> None:
+    assert policy(deny=("DELETE /x",)).harmless == METHODS - {b"DELETE"}
+    assert Policy().harmless == METHODS

@@ -1,7 +1,7 @@
-"""Each test runs on uvloop and on asyncio's own loop, and leaves nothing behind."""
+"""Each test leaves nothing behind, and runs on uvloop and on asyncio's own loop."""
 
 from __future__ import annotations
 
-from tests.support.loops import clock, nothing_is_left, pytest_asyncio_loop_factories
+from tests.support.loops import clock, nothing_is_left, pytest_asyncio_loop_factories, pytest_configure
 
-__all__ = ["clock", "nothing_is_left", "pytest_asyncio_loop_factories"]
+__all__ = ["clock", "nothing_is_left", "pytest_asyncio_loop_factories", "pytest_configure"]

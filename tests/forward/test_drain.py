@@ -57,7 +57,9 @@ async def test_what_a_client_did_before_does_not_hold_the_end_up(clock: Skipping
 
 
 @pytest.mark.parametrize("how", ["end", "reset", "close"])
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"\r\n", request("POST", "/api/v2/x", "Content-Length: 9") + b"abc"])
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET / HT", b"\r\n", request("POST", "/api/v2/x", "Content-Length: 9") + b"abc"]
+)
 async def test_a_client_that_is_gone_does_not_hold_the_end_up(sent: bytes, how: str) -> None:
     async with rig() as proxy, proxy.client() as client:
         client.send(sent)

@@ -8,11 +8,15 @@ import uuid
 
 import pytest
 
+from tests.support.loops import SkippingLoop
 from tests.support.peers import Message, Peer
 from tests.support.rig import OK, REFUSED, Rig, answer, chunked, request, rig
+from tests.support.stages import until
+
+pytestmark = pytest.mark.one_loop
 
 KEY = "a-caller-key-for-tests"
-TWO = {"acme": {}, "other": {}}
+TWO: dict[str, dict[str, object]] = {"acme": {}, "other": {}}
 
 
 def assert_own_failure(got: Message, status: int) -> None:
@@ -22,7 +26,7 @@ def assert_own_failure(got: Message, status: int) -> None:
     assert told.keys() == {"message", "code", "status", "contextId", "details", "errors"}
     assert told["status"] == status
     assert told["message"]
-    assert uuid.UUID(told["contextId"])
+    assert str(uuid.UUID(told["contextId"])) == told["contextId"]
     assert got.get(b"Content-Type") == b"application/json"
     assert (got.get(b"Proxy-Status") or b"").startswith(b"genesys-auth-proxy; error=")
 
@@ -50,7 +54,9 @@ async def passed(proxy: Rig, client: Peer, sent: bytes) -> Message:
 # --- Host, Origin and Sec-Fetch-Site ---
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8080", "acme.localhost", "proxy.example:9"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:80", "127.0.0.1", "[::1]:8080", "acme.localhost", "proxy.example:9"]
+)
 async def test_a_name_that_is_ours_passes(host: str) -> None:
     async with rig(access={"allowed_hosts": ["proxy.example"]}) as proxy, proxy.client() as client:
         arrived = await passed(proxy, client, request(host=host))
@@ -134,19 +140,19 @@ async def test_an_allowed_page_is_answered_here_when_its_browser_asks_first() ->
         "Origin: https://page.example", "Access-Control-Request-Method: PATCH",
         "Access-Control-Request-Headers: authorization,genesys-app", "Access-Control-Request-Private-Network: true",
     )  # fmt: skip
-    async with rig(access={"allowed_origins": ["https://page.example"], "caller_keys": [KEY]}) as proxy:
-        async with proxy.client() as client:
-            for _ in range(2):
-                client.send(request("OPTIONS", "/t/acme/api/v2/x", *asking))
-                got = await client.message()
-                assert (got.status, got.body) == (204, b"")
-                assert got.get(b"Access-Control-Allow-Origin") == b"https://page.example"
-                assert got.get(b"Access-Control-Allow-Methods") == b"PATCH"
-                assert got.get(b"Access-Control-Allow-Headers") == b"authorization,genesys-app"
-                assert got.get(b"Access-Control-Allow-Private-Network") == b"true"
-                assert got.get(b"Content-Length") is None
-                assert b"Origin" in got.all(b"Vary")
-            assert proxy.api.connections == 0
+    rules = {"allowed_origins": ["https://page.example"], "caller_keys": [KEY]}
+    async with rig(access=rules) as proxy, proxy.client() as client:
+        for _ in range(2):
+            client.send(request("OPTIONS", "/t/acme/api/v2/x", *asking))
+            got = await client.message()
+            assert (got.status, got.body) == (204, b"")
+            assert got.get(b"Access-Control-Allow-Origin") == b"https://page.example"
+            assert got.get(b"Access-Control-Allow-Methods") == b"PATCH"
+            assert got.get(b"Access-Control-Allow-Headers") == b"authorization,genesys-app"
+            assert got.get(b"Access-Control-Allow-Private-Network") == b"true"
+            assert got.get(b"Content-Length") is None
+            assert b"Origin" in got.all(b"Vary")
+        assert proxy.api.connections == 0
 
 
 async def test_an_allowed_page_may_read_answers_and_the_fields_it_needs() -> None:
@@ -165,7 +171,10 @@ async def test_an_allowed_page_may_read_answers_and_the_fields_it_needs() -> Non
 
 
 async def test_an_allowed_page_may_read_our_own_errors() -> None:
-    async with rig(access={"allowed_origins": ["https://page.example"]}, tenants=TWO) as proxy, proxy.client() as client:
+    async with (
+        rig(access={"allowed_origins": ["https://page.example"]}, tenants=TWO) as proxy,
+        proxy.client() as client,
+    ):
         got = await refused(proxy, client, request("GET", "/t/nobody/x", "Origin: https://page.example"), 404)
         assert got.get(b"Access-Control-Allow-Origin") == b"https://page.example"
 
@@ -218,9 +227,9 @@ async def test_without_a_right_key_nothing_passes(target: str, fields: tuple[str
     "target",
     [
         "/api/v2/tokens/me", "/api/v2/tokens/me?x", "/api/v2/tokens/me/", "//api/v2/tokens/me", "/api/v2//tokens/me",
-        "/api/v2/x/../tokens/me", "/api/v2/./tokens/me", "/api/v2/tokens/%6de", "/api/v2/tokens/%256de", "/api/v2%2Ftokens/me",
-        "/api/v2/TOKENS/me", "/api/v2/tokens/me;a=b", "/api/v2/tokens;x/me", "/api/v2\\tokens\\me", "/api/v2/tokens/me%3Fx",
-        "/t/acme/api/v2/tokens/me", "/api/v2/tokens/x/%2e%2e/me",
+        "/api/v2/x/../tokens/me", "/api/v2/./tokens/me", "/api/v2/tokens/%6de", "/api/v2/tokens/%256de",
+        "/api/v2%2Ftokens/me", "/api/v2/TOKENS/me", "/api/v2/tokens/me;a=b", "/api/v2/tokens;x/me",
+        "/api/v2\\tokens\\me", "/api/v2/tokens/me%3Fx", "/t/acme/api/v2/tokens/me", "/api/v2/tokens/x/%2e%2e/me",
     ],
 )  # fmt: skip
 async def test_what_a_policy_denies_is_denied_however_the_path_is_written(target: str) -> None:
@@ -232,7 +241,12 @@ async def test_what_a_policy_denies_is_denied_however_the_path_is_written(target
 
 @pytest.mark.parametrize(
     ("method", "target"),
-    [("GET", "/api/v2/tokens/me"), ("DELETE", "/api/v2/tokens/menu"), ("DELETE", "/api/v2/tokens/me/x"), ("DELETE", "/tokens/me")],
+    [
+        ("GET", "/api/v2/tokens/me"),
+        ("DELETE", "/api/v2/tokens/menu"),
+        ("DELETE", "/api/v2/tokens/me/x"),
+        ("DELETE", "/tokens/me"),
+    ],
 )
 async def test_what_a_policy_does_not_name_passes(method: str, target: str) -> None:
     async with rig() as proxy, proxy.client() as client:
@@ -307,7 +321,9 @@ async def test_a_tenant_is_named_by_path_field_host_or_default(
         ("/api/v2/x", (), "acme.acme.localhost"),
     ],
 )
-async def test_a_request_without_a_tenant_that_is_known_is_a_404(target: str, fields: tuple[str, ...], host: str) -> None:
+async def test_a_request_without_a_tenant_that_is_known_is_a_404(
+    target: str, fields: tuple[str, ...], host: str
+) -> None:
     async with rig(tenants=TWO) as proxy, proxy.client() as client:
         await refused(proxy, client, request("GET", target, *fields, host=host), 404)
 
@@ -319,9 +335,9 @@ async def test_what_was_decided_for_one_proxy_is_nothing_to_another() -> None:
         await passed(open_one, client, sent)
         async with rig() as closed, closed.client() as other:
             await refused(closed, other, sent, 403)
-        async with rig(access={"allowed_hosts": ["proxy.example"]}, tenants={"other": {}}) as another:
-            async with another.client() as other:
-                await refused(another, other, sent, 404)
+        rules = {"allowed_hosts": ["proxy.example"]}
+        async with rig(access=rules, tenants={"other": {}}) as another, another.client() as other:
+            await refused(another, other, sent, 404)
         arrived = await passed(open_one, client, sent)
         assert arrived.get(b"Host") == b"127.0.0.1:%d" % open_one.api.port
 
@@ -329,7 +345,9 @@ async def test_what_was_decided_for_one_proxy_is_nothing_to_another() -> None:
 # --- methods and heads ---
 
 
-@pytest.mark.parametrize(("method", "target"), [("TRACE", "/api/v2/x"), ("CONNECT", "/api/v2/x"), ("CONNECT", "localhost:443")])
+@pytest.mark.parametrize(
+    ("method", "target"), [("TRACE", "/api/v2/x"), ("CONNECT", "/api/v2/x"), ("CONNECT", "localhost:443")]
+)
 async def test_trace_and_connect_are_refused(method: str, target: str) -> None:
     async with rig() as proxy, proxy.client() as client:
         got = await refused(proxy, client, request(method, target), 405)
@@ -360,9 +378,11 @@ async def test_a_head_that_can_not_be_trusted_ends_the_connection_with_an_answer
         assert await client.rest() == b""
 
 
-async def test_a_head_that_stops_is_told_so() -> None:
-    async with rig(limits={"request_timeout": 0.1}) as proxy, proxy.client() as client:
-        got = await refused(proxy, client, b"GET / HTTP/1.1\r\nHost: loc", 408)
+async def test_a_head_that_stops_is_told_so(clock: SkippingLoop) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(b"GET / HT")
+        await clock.skip(15.1)
+        got = await refused(proxy, client, b"", 408)
         assert got.get(b"Connection") == b"close"
         assert await client.rest() == b""
 
@@ -379,7 +399,9 @@ async def test_a_refusal_leaves_the_connection_open_where_the_request_is_whole()
 
 async def test_a_refusal_closes_the_connection_where_the_body_is_still_coming() -> None:
     async with rig() as proxy, proxy.client() as client:
-        got = await refused(proxy, client, request("POST", "/api/v2/x", "Origin: null", "Content-Length: 9") + b"abc", 403)
+        got = await refused(
+            proxy, client, request("POST", "/api/v2/x", "Origin: null", "Content-Length: 9") + b"abc", 403
+        )
         assert got.get(b"Connection") == b"close"
         client.send(b"x" * 500_000)
         assert await client.rest() == b""
@@ -405,10 +427,12 @@ async def test_without_a_token_there_is_no_request_and_no_401() -> None:
         assert proxy.api.connections == 0
 
 
-async def test_a_token_that_takes_too_long_is_a_503_that_says_when_to_come_back() -> None:
-    async with rig(limits={"request_timeout": 0.1}) as proxy, proxy.client() as client:
+async def test_a_token_that_takes_too_long_is_a_503_that_says_when_to_come_back(clock: SkippingLoop) -> None:
+    async with rig(limits={"request_timeout": 5}) as proxy, proxy.client() as client:
         proxy.tokens.open.clear()
         client.send(request("POST", "/api/v2/x", body=b"hi"))
+        await proxy.tokens.asked_for(1)
+        await clock.skip(5.1)
         got = await client.message()
         assert_own_failure(got, 503)
         assert int(got.get(b"Retry-After") or 0) >= 1
@@ -442,7 +466,8 @@ async def test_whoever_logs_in_through_the_door_gets_no_token() -> None:
     async with rig() as proxy, proxy.client() as client:
         for sent in (
             request("POST", "/t/acme/oauth/token", body=b"grant_type=client_credentials"),
-            request("POST", "/oauth/token", "Transfer-Encoding: chunked") + chunked(b"grant_type=", b"client_credentials"),
+            request("POST", "/oauth/token", "Transfer-Encoding: chunked")
+            + chunked(b"grant_type=", b"client_credentials"),
             request("POST", "/oauth/token"),
         ):
             client.send(sent)
@@ -460,7 +485,9 @@ async def test_whoever_logs_in_through_the_door_gets_no_token() -> None:
 
 @pytest.mark.parametrize(("size", "status"), [(65_536, 200), (65_537, 413)])
 @pytest.mark.parametrize("buffer", [0, 524_288])
-async def test_a_login_may_be_so_long_and_no_longer_whatever_is_kept_for_replays(size: int, status: int, buffer: int) -> None:
+async def test_a_login_may_be_so_long_and_no_longer_whatever_is_kept_for_replays(
+    size: int, status: int, buffer: int
+) -> None:
     async with rig(limits={"replay_buffer": buffer}) as proxy, proxy.client() as client:
         client.send(request("POST", "/oauth/token", body=b"a=" + b"b" * (size - 2)))
         got = await client.message()
@@ -481,11 +508,14 @@ async def test_pages_for_people_are_redirected_with_their_query() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "sent"), [("Bearer real", b"Bearer real"), ("Bearer ", b"Bearer token-1"), ("Bearer [REDACTED]", b"Bearer token-1")]
+    ("own", "sent"),
+    [("Bearer real", b"Bearer real"), ("Bearer ", b"Bearer token-1"), ("Bearer [REDACTED]", b"Bearer token-1")],
 )
 async def test_a_callers_own_token_is_kept_only_where_the_tenant_says_so(own: str, sent: bytes) -> None:
     async with rig(tenants={"acme": {"authorization": "fill"}}) as proxy, proxy.client() as client:
-        assert (await passed(proxy, client, request("GET", "/api/v2/x", f"Authorization: {own}"))).get(b"Authorization") == sent
+        assert (await passed(proxy, client, request("GET", "/api/v2/x", f"Authorization: {own}"))).get(
+            b"Authorization"
+        ) == sent
     async with rig() as proxy, proxy.client() as client:
         arrived = await passed(proxy, client, request("GET", "/api/v2/x", f"Authorization: {own}"))
         assert arrived.get(b"Authorization") == b"Bearer token-1"
@@ -557,9 +587,8 @@ async def test_a_hundred_clients_that_come_and_go_leave_nothing_behind() -> None
         await asyncio.gather(*(come_and_go(number) for number in range(100)))
         await proxy.clients_gone()
         await proxy.upstreams_gone()
-        async with asyncio.timeout(2):
-            while {task.get_name() for task in asyncio.all_tasks()} & {"client connection", "request body"}:
-                await asyncio.sleep(0.001)
+        served = {"client connection", "request body"}
+        await until(lambda: served.isdisjoint(task.get_name() for task in asyncio.all_tasks()))
 
 
 # --- a defect ---

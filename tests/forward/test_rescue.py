@@ -109,7 +109,9 @@ def test_only_a_wrong_method_is_told_the_right_ones() -> None:
 @given(st.text())
 def test_whatever_is_said_is_one_quoted_string_in_one_line(details: str) -> None:
     line = proxy_status(details, error="dns_error")
-    match = re.fullmatch(rb'Proxy-Status: genesys-auth-proxy; error=dns_error; details="((?:[ !#-\[\]-~]|\\["\\])*)"\r\n', line)
+    match = re.fullmatch(
+        rb'Proxy-Status: genesys-auth-proxy; error=dns_error; details="((?:[ !#-\[\]-~]|\\["\\])*)"\r\n', line
+    )
     assert match
     said = re.sub(rb"\\(.)", rb"\1", match[1]).decode("ascii")
     assert said == "".join(c if " " <= c <= "~" else "?" for c in details)

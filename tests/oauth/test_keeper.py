@@ -52,9 +52,10 @@ async def test_a_token_is_there_before_anybody_asks_for_it() -> None:
 @in_virtual_time
 async def test_tokens_are_refreshed_refresh_ahead_before_they_expire() -> None:
     world = World()
+    world.endpoint.otherwise = lambda: issued("token", 3607)
     async with keeping(world, [world.source()]):
-        await asyncio.sleep(3 * LIFETIME)
-    life = LIFETIME - AHEAD
+        await asyncio.sleep(3 * 3607)
+    life = 3607 - AHEAD
     assert world.endpoint.asked == pytest.approx([0, life, 2 * life, 3 * life], abs=0.1)
 
 
@@ -307,15 +308,30 @@ async def test_a_source_that_stays_over_reloads_is_refreshed_no_more_often() -> 
 
 
 @in_virtual_time
-async def test_a_source_that_is_dropped_during_its_refresh_is_not_taken_up_again() -> None:
-    world = World(latency=1.0)
+async def test_reloads_during_a_refresh_leave_nothing_behind_that_costs() -> None:
+    world = World(latency=50.0)
     source = world.source()
     async with keeping(world, [source]) as keeper:
+        for _ in range(100):
+            keeper.keep([(source, True)])
+            await asyncio.sleep(0.4)
+        await asyncio.sleep(50.0)
+        reads = world.clock.reads
+        await asyncio.sleep(2 * LIFETIME)
+        assert world.clock.reads - reads <= 2 * LIFETIME / LONGEST_NAP + 50
+    assert len(world.endpoint.asked) == 3
+
+
+@in_virtual_time
+async def test_a_source_that_is_dropped_during_its_refresh_is_not_taken_up_again() -> None:
+    world = World(latency=1.0)
+    dropped, kept = world.source("dropped"), world.source("kept")
+    async with keeping(world, [dropped]) as keeper:
         await asyncio.sleep(0.5)
-        keeper.keep([])
+        keeper.keep([(kept, True)])
         await asyncio.sleep(3 * LIFETIME)
-    assert len(world.endpoint.asked) == 1
-    assert source.token_now() is not None
+    assert Counter(world.endpoint.tenants) == {"dropped": 1, "kept": 4}
+    assert dropped.token_now() is not None
 
 
 @in_virtual_time

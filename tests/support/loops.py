@@ -1,11 +1,13 @@
 """Event loops that tests of connections run on, and what must be left on them afterwards: nothing.
 
-A test folder takes part by importing ``pytest_asyncio_loop_factories`` and ``nothing_is_left`` in its conftest.
+A test folder takes part by importing the hooks and fixtures from here in its conftest. Each test then runs on both
+loops, unless it moves the clock or is marked ``one_loop`` because which loop it runs on can make no difference.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
@@ -13,6 +15,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 import uvloop
+
+from tests.support.stages import until
 
 
 class SkippingLoop(asyncio.SelectorEventLoop):
@@ -32,16 +36,18 @@ class SkippingLoop(asyncio.SelectorEventLoop):
         await asyncio.sleep(0.02)
 
 
-_BOTH: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
-    "uvloop": uvloop.new_event_loop,
-    "asyncio": asyncio.SelectorEventLoop,
-}
+_ONE: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {"uvloop": uvloop.new_event_loop}
+_BOTH: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {**_ONE, "asyncio": asyncio.SelectorEventLoop}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "one_loop: runs on uvloop alone")
 
 
 def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Both loops, but a test that takes ``clock`` has the one whose time can be put forward."""
-    names = getattr(item, "fixturenames", ())
-    return {"skipping": SkippingLoop} if "clock" in names else _BOTH
+    if "clock" in getattr(item, "fixturenames", ()):
+        return {"skipping": SkippingLoop}
+    return _ONE if item.get_closest_marker("one_loop") else _BOTH
 
 
 @pytest_asyncio.fixture
@@ -52,16 +58,18 @@ async def clock() -> SkippingLoop:
     return loop
 
 
+def _others() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
 @pytest_asyncio.fixture(autouse=True)
 async def nothing_is_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
     """No task, no exception that nobody saw, and no complaint of asyncio's."""
     unseen: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
     yield
-    for _ in range(100):
-        if not (tasks := asyncio.all_tasks() - {asyncio.current_task()}):
-            break
-        await asyncio.sleep(0.01)
-    assert not tasks, tasks
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: not _others(), 1)
+    assert not _others(), _others()
     assert not unseen, unseen
     assert not [r for r in caplog.get_records("call") if r.name == "asyncio" and r.levelno >= logging.WARNING]

@@ -89,17 +89,20 @@ class Peer:
         async with asyncio.timeout(self.patience):
             await self._writer.drain()
 
-    async def push(self, most: int) -> int:
-        """Sends until the other end takes no more for a while, or ``most`` bytes; how many it took."""
+    async def push(self, most: int, piece: bytes = b"x" * 65536) -> int:
+        """Sends a piece again and again until the other end takes no more for a while, or ``most`` bytes.
+
+        :return: how many it took
+        """
         transport = self._writer.transport
         transport.set_write_buffer_limits(0)
         sent = 0
         with contextlib.suppress(OSError):  # TimeoutError is one
             while sent < most:
-                self.send(b"x" * 65536)
+                self.send(piece)
                 async with asyncio.timeout(0.15):
                     await self._writer.drain()
-                sent += 65536
+                sent += len(piece)
         return sent
 
     async def read(self, size: int) -> bytes:

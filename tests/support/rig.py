@@ -15,7 +15,8 @@ import pytest
 
 from proxy.app import Proxy
 from proxy.settings import load
-from tests.support.peers import PATIENCE, Message, Peer, Server, open_peer
+from tests.support.peers import Message, Peer, Server, open_peer
+from tests.support.stages import until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 REFUSED = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno"
@@ -80,9 +81,7 @@ class TokenEndpoint:
 
     async def asked_for(self, count: int) -> None:
         """Waits until it was asked so often."""
-        async with asyncio.timeout(PATIENCE):
-            while self.asked < count:
-                await asyncio.sleep(0.001)
+        await until(lambda: self.asked >= count)
 
 
 class Rig:
@@ -105,7 +104,7 @@ class Rig:
     async def exchange(
         self, client: Peer, sent: bytes, answered: bytes = OK, *, bodiless: bool = False
     ) -> tuple[Message, Message, Peer]:
-        """One request through to a new connection of the upstream and back: as it arrived there, and its answer here."""
+        """One request over a new connection of the upstream: as it arrived there, and its answer here."""
         client.send(sent)
         upstream = await self.api.accept()
         arrived = await upstream.message()
@@ -122,15 +121,11 @@ class Rig:
 
     async def upstreams_gone(self) -> None:
         """Waits until the proxy holds no connection to an upstream."""
-        async with asyncio.timeout(PATIENCE):
-            while self.upstream_connections:
-                await asyncio.sleep(0.001)
+        await until(lambda: not self.upstream_connections)
 
     async def clients_gone(self) -> None:
         """Waits until the proxy serves nobody."""
-        async with asyncio.timeout(PATIENCE):
-            while self.client_connections:
-                await asyncio.sleep(0.001)
+        await until(lambda: not self.client_connections)
 
 
 @contextlib.asynccontextmanager
@@ -151,7 +146,8 @@ async def rig(
     :param api: the upstream, where it is to be another than a plain one
     """
     tokens = TokenEndpoint()
-    async with tokens.server, api or Server() as api:
+    api = api or Server()
+    async with tokens.server, api:
         common = {
             "api_url": api_url.format(port=api.port),
             "login_url": f"http://127.0.0.1:{tokens.server.port}",
@@ -171,10 +167,13 @@ async def rig(
         }
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "proxy.toml")
-            file.write_text("".join(_section(name, keys) for name, keys in sections.items()), encoding="utf-8")
+            text = "".join(_section(name, keys) for name, keys in sections.items())
+            file.write_text(text, encoding="utf-8")  # noqa: ASYNC240 before anything runs
             proxy = Proxy(load(file), reread=lambda: load(file))
             with pytest.MonkeyPatch.context() as patch:
-                patch.setenv("SSL_CERT_FILE", os.devnull)  # no test needs the system's authorities, which take long to read
+                patch.setenv(
+                    "SSL_CERT_FILE", os.devnull
+                )  # no test needs the system's authorities, which take long to read
                 await proxy.start()
             issuing = asyncio.create_task(tokens.run(), name="token endpoint")  # noqa: TID251 cancelled here
             try:

@@ -12,6 +12,7 @@ from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError
 from proxy.wire.server import LINGER, ClientConnection, Limits, Listener
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, open_peer
+from tests.support.stages import until
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
 LIMITS = Limits(max_header_bytes=4096, head_timeout=0.1, idle_timeout=0.2)
@@ -56,9 +57,7 @@ class Served:
             return await self.ends.get()
 
     async def empty(self) -> None:
-        async with asyncio.timeout(2):
-            while self.listener.connections:
-                await asyncio.sleep(0)
+        await until(lambda: not self.listener.connections)
 
 
 @contextlib.asynccontextmanager
@@ -328,13 +327,12 @@ async def test_draining_breaks_off_an_answer_under_way_so_that_it_does_not_look_
 
 
 async def test_draining_does_not_wait_for_a_connection_made_in_the_same_moment() -> None:
-    async with serving(SLOW) as (served, _):
-        async with open_peer(served.port) as late:
-            async with asyncio.timeout(0.5):
-                await served.listener.drain(20)
-            with contextlib.suppress(ConnectionResetError):
-                assert await late.rest() == b""
-            await served.empty()
+    async with serving(SLOW) as (served, _), open_peer(served.port) as late:
+        async with asyncio.timeout(0.5):
+            await served.listener.drain(20)
+        with contextlib.suppress(ConnectionResetError):
+            assert await late.rest() == b""
+        await served.empty()
 
 
 async def test_draining_does_not_wait_long_for_a_client_that_never_reads(clock: SkippingLoop) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from proxy.wire.stream import HIGH_WATER, Stream
 from tests.support.loops import SkippingLoop
+from tests.support.stages import until
 from tests.wire.streams import pair
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
@@ -19,11 +20,6 @@ HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 
 def soon(stream: Stream, seconds: float = 1.0) -> float:
     return stream.loop.time() + seconds
-
-
-async def until_ended(stream: Stream) -> None:
-    while not stream.ended:
-        await asyncio.sleep(0)
 
 
 # --- receiving ---
@@ -42,10 +38,10 @@ async def test_the_end_of_the_peers_bytes_is_no_end_of_ours() -> None:
     async with pair() as (stream, peer):
         peer.send(b"ab")
         peer.end()
-        await until_ended(stream)
+        await until(lambda: stream.ended)
         assert stream.buffer == b"ab"
         assert not await stream.receive(soon(stream))
-        assert stream.ended and stream.lost is None
+        assert stream.lost is None
         stream.write(b"still here")
         assert await peer.read(10) == b"still here"
 
@@ -56,7 +52,7 @@ async def test_a_wait_ends_with_the_connection() -> None:
         await asyncio.sleep(0)
         peer.reset()
         assert isinstance((await waiting)[0], OSError)
-        assert stream.ended and stream.lost is not None
+        assert stream.lost is not None
         with pytest.raises(ConnectionError):
             await stream.receive(soon(stream))
         with pytest.raises(ConnectionError):
@@ -93,7 +89,7 @@ async def test_a_later_deadline_is_not_the_earlier_ones() -> None:
 
 
 async def test_a_deadline_is_brought_forward_while_somebody_waits() -> None:
-    async with pair() as (stream, peer):
+    async with pair() as (stream, _):
         waiting = asyncio.gather(stream.receive(math.inf), return_exceptions=True)
         await asyncio.sleep(0)
         stream.hasten(soon(stream, 0.03))
@@ -151,7 +147,8 @@ async def test_a_head_is_the_same_at_every_split() -> None:
             reading = asyncio.gather(stream.receive_head(100, soon(stream)))
             await asyncio.sleep(0)
             peer.send(whole[at:])
-            assert (await reading) == [HEAD]
+            (head,) = await reading
+            assert head == HEAD
             while len(stream.buffer) < 4:
                 await stream.receive(soon(stream))
             assert stream.buffer == b"body"
@@ -246,7 +243,6 @@ async def test_a_peer_that_does_not_read_makes_the_writer_wait_until_it_does() -
         peer.resume_reading()
         reading = asyncio.gather(peer.read(written))
         await stream.drain(soon(stream, 5))
-        assert not stream.sending_behind
         await reading
 
 
@@ -330,7 +326,7 @@ async def test_a_connection_that_nobody_reads_expires() -> None:
 
 
 async def test_an_expiry_that_was_taken_back_does_not_come() -> None:
-    async with pair() as (stream, peer):
+    async with pair() as (stream, _):
         stream.expire_at(soon(stream, 0.03))
         stream.expire_at(math.inf)
         await asyncio.sleep(0.06)
@@ -358,5 +354,3 @@ async def test_closing_ends_although_the_peer_never_reads(clock: SkippingLoop) -
         stream.close()
         await clock.skip(60)
         assert stream.lost is not None
-
-

@@ -85,7 +85,8 @@ def test_a_section_that_lacks_one_of_its_line_ends_bytes_is_refused(
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"x", b":", b": x", b" x: y", b"\tx: y", b"x : y", b"x\t: y", b"x y: z", b"x(y): z", b"\xe9: y", b'"x": y', b"x,y: z"],
+    [b"", b"x", b":", b": x", b" x: y", b"\tx: y", b"x : y", b"x\t: y", b"x y: z", b"x(y): z", b"\xe9: y",
+     b'"x": y', b"x,y: z"],
 )  # fmt: skip
 @pytest.mark.parametrize("before", [b"", b"a: b\r\n"])
 def test_a_line_that_is_no_field_line_is_refused(line: bytes, before: bytes) -> None:
@@ -129,8 +130,8 @@ def test_a_request_line_is_taken_apart_as_it_came(line: bytes, expected: tuple[b
     [
         b"", b"GET", b"GET /", b"GET  / HTTP/1.1", b"GET /  HTTP/1.1", b" GET / HTTP/1.1", b"GET / HTTP/1.1 ",
         b"GET\t/ HTTP/1.1", b"GET / /x HTTP/1.1", b"GET /#x HTTP/1.1", b"GET /\x00 HTTP/1.1", b"GET /\x7f HTTP/1.1",
-        b"G(T / HTTP/1.1", b"G\xc9T / HTTP/1.1", b"GET / http/1.1", b"GET / HTTP/1", b"GET / HTTP/1.1\n", b"GET /\rHTTP/1.1",
-        b"GET / HTTP/11", b"GET / HTTP/1.10", b"GET / HTTP/0x1.1", b"GET / HTP/1.1",
+        b"G(T / HTTP/1.1", b"G\xc9T / HTTP/1.1", b"GET / http/1.1", b"GET / HTTP/1", b"GET / HTTP/1.1\n",
+        b"GET /\rHTTP/1.1", b"GET / HTTP/11", b"GET / HTTP/1.10", b"GET / HTTP/0x1.1", b"GET / HTP/1.1",
     ],
 )  # fmt: skip
 def test_a_malformed_request_line_is_refused(line: bytes) -> None:
@@ -157,7 +158,9 @@ def test_small_and_large_sections_are_read_alike(size: int) -> None:
 
 def test_the_same_section_is_read_once_for_each_version() -> None:
     section = b"Connection: keep-alive\r\nX-Once: 1\r\n"
-    first, again, old = (parse_request(b"GET /%b\r\n" % rest + section) for rest in (b"a HTTP/1.1", b"b HTTP/1.1", b" HTTP/1.0"))
+    first, again, old = (
+        parse_request(b"GET /%b\r\n" % rest + section) for rest in (b"a HTTP/1.1", b"b HTTP/1.1", b" HTTP/1.0")
+    )
     assert first.section is again.section
     assert old.section is not first.section
 
@@ -294,9 +297,9 @@ def test_a_status_line_is_read(line: bytes, status: int, reason: bytes, minor: i
 @pytest.mark.parametrize(
     "line",
     [
-        b"", b"HTTP/1.1", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 x", b"HTTP/1.1  200 OK", b"HTTP/2.0 200 OK",
-        b"HTTP/1.2 200 OK", b"HTP/1.1 200 OK", b"http/1.1 200 OK", b" HTTP/1.1 200 OK", b"HTTP/1.1 200 O\x00K", b"200 OK",
-        b"HTTP/1.1 +20 OK", b"HTTP/1.1 200OK",
+        b"", b"HTTP/1.1", b"HTTP/1.1 20", b"HTTP/1.1 2000 OK", b"HTTP/1.1 099 x", b"HTTP/1.1  200 OK",
+        b"HTTP/2.0 200 OK", b"HTTP/1.2 200 OK", b"HTP/1.1 200 OK", b"http/1.1 200 OK", b" HTTP/1.1 200 OK",
+        b"HTTP/1.1 200 O\x00K", b"200 OK", b"HTTP/1.1 +20 OK", b"HTTP/1.1 200OK",
     ],
 )  # fmt: skip
 def test_a_malformed_status_line_is_refused(line: bytes) -> None:
@@ -321,7 +324,9 @@ def test_an_answers_folded_lines_and_blanks_before_colons_are_mended(lines: byte
     assert b" :" not in head.fields.block
 
 
-@pytest.mark.parametrize("lines", [b" A: one\r\n", b"A: o\x00e\r\n", b"A: one\n", b"A: one\r\n\x0btwo\r\n", b"no field\r\n"])
+@pytest.mark.parametrize(
+    "lines", [b" A: one\r\n", b"A: o\x00e\r\n", b"A: one\n", b"A: one\r\n\x0btwo\r\n", b"no field\r\n"]
+)
 def test_an_answers_section_that_is_broken_otherwise_is_refused(lines: bytes) -> None:
     with pytest.raises(UpstreamProtocolError):
         parse_response(b"HTTP/1.1 200 OK\r\n" + lines)

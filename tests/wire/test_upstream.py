@@ -28,13 +28,16 @@ from proxy.wire.upstream import LONGEST_IDLE, MOST_IDLE, Upstream, UpstreamConne
 from tests.support.certificates import ca_file, server_context
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, Server
+from tests.support.stages import until
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 LIMIT = 4096
 
 
 def upstream_at(url: str, tls: ssl.SSLContext | None = None, *, connect_timeout: float = 5.0) -> Upstream:
-    return Upstream(parse_base_url(url), tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=connect_timeout)
+    return Upstream(
+        parse_base_url(url), tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=connect_timeout
+    )
 
 
 @contextlib.asynccontextmanager
@@ -51,9 +54,7 @@ async def connected(tls: ssl.SSLContext | None = None) -> AsyncIterator[tuple[Up
 
 
 async def forgotten(upstream: Upstream) -> None:
-    async with asyncio.timeout(2):
-        while upstream.connections:
-            await asyncio.sleep(0.001)
+    await until(lambda: not upstream.connections)
 
 
 async def head_of(connection: UpstreamConnection, seconds: float = 2.0) -> ResponseHead:
@@ -177,10 +178,8 @@ async def test_a_released_connection_is_used_again_and_the_last_one_first() -> N
         assert not first.reused
         upstream.release(first)
         upstream.release(second)
-        assert upstream.reuse() is second
-        assert upstream.reuse() is first
-        assert first.reused
-        assert upstream.reuse() is None
+        assert [upstream.reuse() for _ in range(3)] == [second, first, None]
+        assert [first.reused, second.reused] == [True, True]
         for connection in first, second:
             connection.abort()
         await forgotten(upstream)
@@ -253,9 +252,7 @@ async def test_only_so_many_unused_connections_are_kept() -> None:
         connections = [await upstream.connect(5) for _ in range(MOST_IDLE + 2)]
         for connection in connections:
             upstream.release(connection)
-        async with asyncio.timeout(2):
-            while upstream.connections > MOST_IDLE:
-                await asyncio.sleep(0.001)
+        await until(lambda: upstream.connections <= MOST_IDLE)
         upstream.close()
         await forgotten(upstream)
 
