@@ -1,7 +1,7 @@
 # The image of genesys-auth-proxy: `docker build -t genesys-auth-proxy .`
 # docker run -p 127.0.0.1:8080:8080 -v "$PWD:/etc/genesys-auth-proxy:ro" genesys-auth-proxy
-# runs it with genesys-auth-proxy.toml of this folder, where listen.host = "0.0.0.0": in the container, 127.0.0.1 is
-# the container's own.
+# runs it with genesys-auth-proxy.toml of this folder, where listen.host = "0.0.0.0" and access.caller_keys or
+# access.open is set: in the container, 127.0.0.1 is the container's own.
 
 FROM python:3.11-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -25,7 +25,7 @@ COPY --from=build /opt/genesys-auth-proxy /opt/genesys-auth-proxy
 ENV PATH=/opt/genesys-auth-proxy/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     GENESYS_AUTH_PROXY_CONFIG=/etc/genesys-auth-proxy/genesys-auth-proxy.toml
-# Writable, for the token store; mount a volume here to keep it.
+# The one place that the user may write to.
 WORKDIR /var/lib/genesys-auth-proxy
 # A number, so that Kubernetes' runAsNonRoot can tell that it isn't root.
 USER 65532:65532

@@ -169,7 +169,9 @@ class TenantTable(Section):
         description="Further fields of the token request.",
         json_schema_extra={"default": {}},
     )
-    org_id: Printable | None = Field(default=None, description="Id of the org that the token must belong to.")
+    org_id: Printable | None = Field(
+        default=None, description='Id of the org that the token must belong to; "check" compares it.'
+    )
     refresh_ahead: Seconds = Field(
         default=60.0,
         description="s before expiry to get the next token; never more than a fifth of the lifetime.",
