@@ -80,7 +80,8 @@ def test_a_body_that_is_still_coming_is_sent_as_far_as_it_came_and_never_ended(
     sent = body.opening()
     assert not body.complete
     assert content.startswith(unframed(sent, in_chunks=in_chunks))
-    assert not sent.endswith(b"0\r\n\r\n") or content.endswith(b"0\r\n\r\n")
+    # Content may look like a last chunk; nothing of ours may.
+    assert not sent.endswith(b"0\r\n\r\n") or b"0\r\n" in content
     stream.data_received(coded[at:])
     # A replay sends all of it from the start, whatever the cuts were.
     assert unframed(body.opening(), in_chunks=in_chunks) == content

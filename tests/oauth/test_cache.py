@@ -81,6 +81,16 @@ async def test_a_sleeping_machine_keeps_no_token_beyond_its_life() -> None:
 
 
 @in_virtual_time
+async def test_a_wall_clock_set_back_keeps_no_token_beyond_its_life() -> None:
+    clock = VirtualClock()
+    cache = TokenCache(clock)
+    cache.put("key", token(clock, "a"))
+    clock.step(-3600.0)
+    await asyncio.sleep(3601.0)
+    assert cache.get("key") is None
+
+
+@in_virtual_time
 async def test_no_more_tokens_are_kept_than_fit_and_the_least_used_goes_first() -> None:
     clock = VirtualClock()
     cache = TokenCache(clock, size=3)

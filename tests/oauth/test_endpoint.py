@@ -123,8 +123,9 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
 async def test_no_cookie_is_kept_from_one_client_to_the_next() -> None:
     server = answering(200, json.dumps(GOOD).encode(), Set_Cookie="session=acme; Path=/")
     async with server.serving(), endpoint() as asking:
-        await asking.ask(client(server.url))
-        await asking.ask(client(server.url))
+        for _ in range(2):
+            # A cookie jar keeps none of a server without a name.
+            await asking.ask(client(server.url.replace("127.0.0.1", "localhost")))
     assert "Cookie" not in server.received[1].fields
 
 
@@ -269,7 +270,8 @@ async def expect_timeout(
         assert not task.done()
         loop.hurried += 3.0
         with pytest.raises(TokenUnavailable, match="no answer in time") as caught:
-            await task
+            async with asyncio.timeout(1.0):
+                await task
     assert caught.value.error == "unreachable"
 
 

@@ -351,6 +351,8 @@ async def test_close_leaves_a_refresh_under_way_to_its_source() -> None:
         await asyncio.sleep(1.0)
     assert world.clock.loop.now == 1.0
     assert world.endpoint.under_way == 1
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    assert [task.get_name() for task in left] == ["token request for acme"]
     await source.close()
     assert world.clock.loop.now == 5.0
     assert source.current() is not None
