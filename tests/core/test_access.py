@@ -164,7 +164,7 @@ def test_what_is_remembered_for_one_set_of_rules_says_nothing_for_another() -> N
 
 
 def test_names_and_origins_too_long_to_be_remembered_are_judged_alike() -> None:
-    label = b"a" * 400
+    label = b"a" * 1000
     assert check_caller(RULES, label + b".localhost", PAGE, None) == PAGE
     with pytest.raises(NotAllowed, match="allowed_hosts"):
         check_caller(RULES, label + b".example", None, None)

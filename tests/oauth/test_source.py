@@ -275,6 +275,20 @@ async def test_a_source_knows_whether_its_token_was_used_since_the_last_refresh(
     assert known == [False, False, True, False, True]
 
 
+@in_virtual_time
+async def test_a_refresh_that_was_cancelled_before_it_began_is_in_nobodys_way() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    await asyncio.sleep(LIFETIME - AHEAD)
+    assert source.current() is first
+    [flight] = [task for task in asyncio.all_tasks() if task.get_name() == "token request for acme"]
+    flight.cancel()
+    await settle()
+    assert len(world.endpoint.asked) == 1
+    assert (await source.refresh()).access_token == "token-2"
+
+
 # --- the end ---
 
 
