@@ -256,7 +256,8 @@ class Proxy:
             if now != seen:
                 log.info("a file of the configuration has changed")
                 await self.reload()
-                seen = await asyncio.to_thread(_stamps, self.settings.sources)
+                # As it was before the reload: what changes while that reads is seen at the next look.
+                seen = now
 
 
 def _stamps(paths: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
