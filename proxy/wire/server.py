@@ -47,12 +47,14 @@ class ClientConnection(Stream):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._listener.connections.add(self)
         self._task = self.loop.create_task(self._listener.run(self), name="client connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         if self._task is not None:
             self._task.cancel()
+        self._listener.forget(self)
 
     @property
     def draining(self) -> bool:
@@ -141,15 +143,16 @@ class Listener:
 
     async def run(self, client: ClientConnection) -> None:
         """Serves one connection; called by the connection itself."""
-        self.connections.add(client)
-        self._empty.clear()
         try:
             await self._serve(client)
         finally:
-            self.connections.discard(client)
             client.close()
-            if not self.connections:
-                self._empty.set()
+
+    def forget(self, client: ClientConnection) -> None:
+        """Notes that a connection is gone, its last answer taken or not; called by the connection itself."""
+        self.connections.discard(client)
+        if not self.connections:
+            self._empty.set()
 
     async def drain(self, patience: float) -> None:
         """Stops accepting, lets requests in flight finish for ``patience`` seconds, and closes the rest."""
@@ -160,6 +163,7 @@ class Listener:
             if client.idle and client.buffer in (b"", b"\r"):
                 client.close()
         if self.connections:
+            self._empty.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._empty.wait()

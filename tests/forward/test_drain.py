@@ -20,7 +20,7 @@ async def test_a_proxy_without_requests_ends_at_once_whatever_is_connected() -> 
         _, _, upstream = await proxy.exchange(client, request())
         started = time.monotonic()
         await proxy.proxy.drain(20)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
         assert await client.rest() == b""
         assert await fresh.rest() == b""
         assert await upstream.ended()
@@ -52,7 +52,7 @@ async def test_what_a_client_did_before_does_not_hold_the_end_up(clock: Skipping
         await client.message()
         draining = asyncio.gather(proxy.proxy.drain(20))
         await clock.skip(2.1)  # for which a closing connection lingers
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2):
             await draining
 
 
@@ -68,7 +68,7 @@ async def test_a_client_that_is_gone_does_not_hold_the_end_up(sent: bytes, how: 
         await asyncio.sleep(0.01)
         started = time.monotonic()
         await proxy.proxy.drain(20)
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
 
 
 async def test_an_answer_in_flight_is_given_and_closes() -> None:
@@ -83,7 +83,7 @@ async def test_an_answer_in_flight_is_given_and_closes() -> None:
         got = await client.message()
         assert (got.body, got.get(b"Connection")) == (b"ok", b"close")
         assert await client.rest() == b""
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2):
             await draining
         assert await upstream.ended()
 
@@ -99,7 +99,7 @@ async def test_an_answer_whose_head_was_sent_before_is_given_whole() -> None:
         await asyncio.sleep(0.02)
         upstream.send(b"3\r\ndef\r\n0\r\n\r\n")
         assert await client.rest() == b"3\r\ndef\r\n0\r\n\r\n"
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2):
             await draining
 
 
@@ -140,7 +140,7 @@ async def test_an_answer_that_takes_longer_than_patience_is_broken_off_visibly(v
         await upstream.message()
         upstream.send(HEAD_OF_CHUNKS, b"3\r\nabc\r\n")
         await client.until(b"abc")
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2):
             await proxy.proxy.drain(0.05)
         with pytest.raises(ConnectionResetError):
             await client.rest()
@@ -167,7 +167,7 @@ async def test_a_tunnel_that_ends_ends_the_wait() -> None:
         await asyncio.sleep(0.01)
         client.end()
         upstream.end()
-        async with asyncio.timeout(0.5):
+        async with asyncio.timeout(2):
             await draining
 
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 from proxy.wire.stream import Stream
 from tests.support.peers import Peer, Server, dial
+
+
+async def goes_on(wait: Coroutine[Any, Any, object], seconds: float = 0.06) -> bool:
+    """Whether a wait is not over after a while; it is given up then."""
+    loop = asyncio.get_running_loop()
+    waiting = loop.create_task(wait, name="a wait that a test gives up")
+    done, _ = await asyncio.wait({waiting}, timeout=seconds)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    return not done
 
 
 @contextlib.asynccontextmanager

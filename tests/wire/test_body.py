@@ -185,6 +185,14 @@ async def test_a_body_that_is_cut_short_is_told(
         assert not body.complete
 
 
+async def test_a_connection_that_the_kernel_gave_up_is_no_body_that_is_late() -> None:
+    async with pair() as (stream, _):
+        body = Body(stream, 5, request=False, limit=LIMIT)
+        stream.connection_lost(TimeoutError("ETIMEDOUT, which is a TimeoutError too"))
+        with pytest.raises(UpstreamClosed):
+            await body.read_within(1)
+
+
 async def test_a_body_until_the_end_that_is_broken_off_is_not_whole() -> None:
     async with pair() as (stream, peer):
         body = Body(stream, UNTIL_CLOSE, request=False, limit=LIMIT)
