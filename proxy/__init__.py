@@ -35,7 +35,7 @@ Invariants, each with one owner
 -------------------------------
 * Strip before inject; exactly one Authorization field leaves us: ``core.fields``.
 * No token, no request; an expired token is never served: ``oauth.source``.
-* A 401 throws away *that* token and no newer one: ``oauth.source``.
+* A 401 takes *that* token out of use, and no newer one: ``oauth.source``.
 * A refresh belongs to its source; callers only wait for it: ``oauth.source``.
 * The target leaves as it came, byte for byte: ``core.routing``.
 * A failure of our own is never 401: ``forward.rescue``.

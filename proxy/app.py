@@ -22,7 +22,7 @@ from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
 from proxy.oauth.keeper import Keeper
 from proxy.oauth.source import TokenSource
-from proxy.settings import Settings, TenantSettings
+from proxy.settings import Settings, TenantSettings, matching
 from proxy.tls import client_context
 from proxy.wire.server import Limits, Listener
 from proxy.wire.upstream import Upstream
@@ -34,6 +34,9 @@ DRAIN_TIMEOUT = 20.0
 
 LOOK_AT_FILES_EVERY = 5.0
 """Seconds between looks at secret files, which are replaced while we run (Kubernetes, Vault agents)."""
+
+
+Stamps = dict[Path, tuple[int, int, int] | None]
 
 
 class Proxy:
@@ -56,6 +59,7 @@ class Proxy:
         self._listening: tuple[str, ...] = ()
         self._draining = False
         self._sources: dict[str, TokenSource] = {}
+        self._retired: list[TokenSource] = []
         self._tallies: dict[str, Tally] = {}
         self._upstreams: dict[BaseUrl, Upstream] = {}
         self.admin_url = ""
@@ -77,7 +81,8 @@ class Proxy:
             await self.drain(0)
             raise
         self._keeper.start()
-        self._watcher = asyncio.get_running_loop().create_task(self._watch_files(), name="secret file watcher")
+        seen = await asyncio.to_thread(_stamps, settings)
+        self._watcher = asyncio.get_running_loop().create_task(self._watch_files(seen), name="secret file watcher")
 
     async def _open_ports(self) -> None:
         settings = self.settings
@@ -101,8 +106,7 @@ class Proxy:
         if hasattr(self, "_watcher"):
             self._watcher.cancel()
         await self._keeper.close()
-        for source in self._sources.values():
-            await source.close()
+        await asyncio.gather(*(source.close() for source in (*self._sources.values(), *self._retired)))
         for upstream in self._upstreams.values():
             upstream.close()
         await self._endpoint.close()
@@ -176,6 +180,8 @@ class Proxy:
                 log.warning("listen and admin take effect at the next start")
             self.settings = settings
             self._endpoint.tls = tls
+            self._endpoint.connect_timeout = settings.limits.connect_timeout
+            self._admin.allow_hosts(settings.access.allowed_hosts)
             for upstream in self._upstreams.values():
                 upstream.close()
             self._forwarder.rules = self._build(settings)
@@ -190,12 +196,17 @@ class Proxy:
         warm: dict[TokenSource, bool] = {}
         self._tenant_sources: dict[str, TokenSource] = {}
         for tenant in settings.tenants.values():
-            client = client_of(tenant)
-            source = sources.get(client.key) or self._sources.get(client.key) or self._source(tenant, client)
-            sources[client.key] = self._tenant_sources[tenant.name] = source
-            source.refresh_ahead = tenant.refresh_ahead
-            source.forgive()
+            client, tally = client_of(tenant), self._tallies[tenant.name]
+            source = sources.get(client.key)
+            if source is None:
+                source = sources[client.key] = self._sources.get(client.key) or self._source(client)
+                source.take_over(client, [tally], tenant.refresh_ahead)
+            else:
+                source.tallies.append(tally)  # tenants of one client share its token
+            self._tenant_sources[tenant.name] = source
             warm[source] = tenant.keep_warm or warm.get(source, False)
+        gone = [source for key, source in self._sources.items() if key not in sources]
+        self._retired = [source for source in (*self._retired, *gone) if source.busy]
         self._sources = sources
         self._keeper.keep(warm.items())
         self._upstreams = self._connect(settings)
@@ -212,15 +223,8 @@ class Proxy:
             tenant_header=settings.routing.tenant_header.lower().encode("ascii"),
         )
 
-    def _source(self, tenant: TenantSettings, client: Client) -> TokenSource:
-        return TokenSource(
-            client,
-            self._endpoint,
-            self._cache,
-            self._tallies[tenant.name],
-            refresh_ahead=tenant.refresh_ahead,
-            clock=self._clock,
-        )
+    def _source(self, client: Client) -> TokenSource:
+        return TokenSource(client, self._endpoint, self._cache, clock=self._clock)
 
     def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
         urls = {
@@ -248,27 +252,30 @@ class Proxy:
 
     # --- secret files ---
 
-    async def _watch_files(self) -> None:
-        seen = await asyncio.to_thread(_stamps, self.settings.sources)
+    async def _watch_files(self, seen: Stamps) -> None:
         while True:
             await asyncio.sleep(LOOK_AT_FILES_EVERY)
-            now = await asyncio.to_thread(_stamps, self.settings.sources)
-            if now != seen:
-                log.info("a file of the configuration has changed")
-                await self.reload()
-                # As it was before the reload: what changes while that reads is seen at the next look.
-                seen = now
+            try:
+                now = await asyncio.to_thread(_stamps, self.settings)
+                if now != seen:
+                    log.info("a file of the configuration has changed")
+                    await self.reload()
+                    # As it was before the reload: what changes while that reads is seen at the next look.
+                    seen = now
+            except Exception:
+                log.exception("a defect of this program kept changed files from being taken up")
 
 
-def _stamps(paths: tuple[Path, ...]) -> list[tuple[int, int, int] | None]:
-    """What changes when a file does, symbolic links followed, as Kubernetes swaps them."""
-    stamps: list[tuple[int, int, int] | None] = []
+def _stamps(settings: Settings) -> Stamps:
+    """What changes when a file does, symbolic links followed, as Kubernetes swaps them; and when one is added."""
+    paths = {*settings.sources, *(path for pattern in settings.included for path in matching(pattern))}
+    stamps: Stamps = {}
     for path in paths:
         try:
             stat = path.stat()
-            stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+            stamps[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         except OSError:
-            stamps.append(None)
+            stamps[path] = None
     return stamps
 
 

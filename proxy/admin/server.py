@@ -83,6 +83,10 @@ class AdminServer:
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
 
+    def allow_hosts(self, allowed_hosts: tuple[str, ...]) -> None:
+        """Answers these Host values from now on, beside the local ones."""
+        self._rules = callers(self._options.host, allowed_hosts, (), ())
+
     async def start(self) -> int:
         """Opens the port and returns its number, which the system chose if the option is 0.
 

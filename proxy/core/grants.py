@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import quote_plus, urlencode, urlsplit
 
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
@@ -38,6 +38,16 @@ class Client:
     resource_server: str | None = None
     parameters: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def login(self) -> str:
+        """The authority of the token endpoint, which many tenants share."""
+        return urlsplit(self.token_url).netloc
+
+    @property
+    def repeatable(self) -> bool:
+        """A request whose answer is lost can be made again: it uses nothing up."""
+        return self.grant == "client_credentials"
 
     @property
     def key(self) -> str:

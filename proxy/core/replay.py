@@ -22,6 +22,8 @@ class Verdict(StrEnum):
     """The token is thrown away, but the body is no longer there to be sent again: give it to the client."""
     COOLING_DOWN = "cooling_down"
     """Refused while cooling down: give it to the client, keep the token."""
+    NO_NEWER = "no_newer_token"
+    """There is no other token to send it with: give it to the client."""
 
 
 def decide(*, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
@@ -29,7 +31,7 @@ def decide(*, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
 
     :param replayed: this answers the second attempt
     :param body_kept: all of the body that was sent is still here
-    :param cooling_down: a brand-new token was refused within the last ``COOL_DOWN`` seconds
+    :param cooling_down: a brand-new token was refused within the last ``COOL_DOWN`` seconds, or none could be had
     """
     if replayed:
         return Verdict.REFUSED_AGAIN

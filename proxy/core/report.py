@@ -38,7 +38,8 @@ class Tally:
     requests: dict[int, int] = field(default_factory=dict)
     """Answers by status code, ours and the upstream's."""
     replays: dict[str, int] = field(default_factory=dict)
-    """By outcome: ``accepted``, ``refused`` (401 again), ``failed``, ``body_too_long``, ``cooling_down``."""
+    """By outcome: ``accepted``, ``refused`` (401 again), ``failed``, ``body_too_long``, ``cooling_down``,
+    ``no_newer_token``."""
     token_requests: dict[tuple[str, str], int] = field(default_factory=dict)
     """By grant and outcome: ``ok`` or the error code."""
     durations: Histogram = field(default_factory=Histogram)

@@ -17,9 +17,10 @@ from proxy.forward.exchange import METHODS, REASONS, Exchange, head
 from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
-from proxy.forward.tenant import Rules, Tenant, Timing
+from proxy.forward.tenant import Rules, Tenant, Timing, Tokens
 from proxy.wire.server import ClientConnection
 from proxy.wire.syntax import ResponseHead
+from proxy.wire.upstream import UpstreamConnection
 
 CLIENT_CLOSED = 499
 """Counted, never sent: the client left before its answer (nginx's number for it)."""
@@ -145,7 +146,9 @@ class Forwarder:
             )
             if verdict is not Verdict.REPLAY:
                 break
-            tokens.reject(token)
+            if await _newer(exchange, tokens, token, connection) is token:
+                verdict = Verdict.NO_NEWER
+                break
             exchange.replayed = True
             await discard(way.upstream, connection, answer, exchange)
         if exchange.replayed or verdict is not Verdict.PASS:
@@ -172,6 +175,17 @@ class Forwarder:
         exchange.respond(200, *door.placeholder(form, tokens.seconds_left(token)))
 
 
+async def _newer(exchange: Exchange, tokens: Tokens, refused: Token, connection: UpstreamConnection) -> Token:
+    """The token to replay with; the refused one where there is no other, and its answer is still there to be given."""
+    exchange.stop_upload()
+    tokens.reject(refused)
+    try:
+        return tokens.current() or await tokens.token(exchange.patience)
+    except BaseException:
+        connection.abort()
+        raise
+
+
 async def _pass_on(exchange: Exchange, way: Plan) -> None:
     """Sends a request with the credential it came with, and none of ours."""
     connection, answer = await ask(exchange, way.upstream, authorize(way.opening, way.credential))
@@ -187,7 +201,9 @@ def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) ->
             tenant.tokens.reject(token)
             exchange.note = "the upstream refused the token, and the body was too long to be kept for a replay"
         case Verdict.COOLING_DOWN:
-            exchange.note = "the upstream refused the token, just after it had refused a new one; not refreshed"
+            exchange.note = "the upstream refused the token, and a new one was refused or could not be had just before"
+        case Verdict.NO_NEWER:
+            exchange.note = "the upstream refused the token, and no newer one could be had; see the token endpoint"
         case _:
             exchange.note = "answer to a replay with a new token, after the upstream had refused the first"
     _count_replay(tenant, "accepted" if verdict is Verdict.PASS else str(verdict))

@@ -19,17 +19,17 @@ class Tokens(Protocol):
         """The token if it can be used without waiting."""
 
     async def token(self, patience: float) -> Token:
-        """A usable token within ``patience`` seconds.
+        """A usable token within ``patience`` seconds; a rejected one, if that lives and there is no newer one.
 
         :raises TokenError: there is none
         """
 
     def reject(self, token: Token) -> None:
-        """Throws away this token, and no newer one."""
+        """Takes this token out of use, and no newer one."""
 
     @property
     def cooling_down(self) -> bool:
-        """Refusals say nothing about the token just now."""
+        """There is no use in rejecting a token just now."""
 
     def cool_down(self) -> None:
         """Notes that a brand-new token was refused."""

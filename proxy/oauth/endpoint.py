@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import defaultdict
+from functools import partial
 
 import aiohttp
 
@@ -21,21 +23,31 @@ REQUEST_TIMEOUT = 10.0
 """Seconds for a whole token request, well inside the SDKs' patience of 16 s."""
 
 
+AT_ONCE = 16
+"""Requests under way at the same time at one login host, those of callers who wait included."""
+
+
 class TokenEndpoint:
     """Asks any tenant's token endpoint; one per program, for its connections.
 
     :ivar tls: verifies every https endpoint; may be replaced
-    :param connect_timeout: seconds for name, connection and TLS together
+    :ivar connect_timeout: seconds for name, connection and TLS together; may be replaced
     """
 
     def __init__(self, tls: ssl.SSLContext, connect_timeout: float) -> None:
         self.tls = tls
+        self.connect_timeout = connect_timeout
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, AT_ONCE))
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=64, limit_per_host=16),
-            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=connect_timeout),
+            # Turns bound the connections; in the connector's own queue the time for connecting would run.
+            connector=aiohttp.TCPConnector(limit=0),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
         )
+
+    def turn(self, client: Client) -> asyncio.Semaphore:
+        """Waits until the client's login host has room for one more request."""
+        return self._turns[client.login]
 
     async def ask(self, client: Client) -> TokenAnswer:
         """Asks for a token.
@@ -44,9 +56,15 @@ class TokenEndpoint:
         :raises TokenRefused: the endpoint refuses this client or request
         """
         request = token_request(client)
+        timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=self.connect_timeout)
         try:
             async with self._session.post(
-                request.url, data=request.body, headers=request.headers, ssl=self.tls, allow_redirects=False
+                request.url,
+                data=request.body,
+                headers=request.headers,
+                ssl=self.tls,
+                allow_redirects=False,
+                timeout=timeout,
             ) as response:
                 body = await _read(response)
         except TimeoutError:
@@ -55,7 +73,7 @@ class TokenEndpoint:
             raise unreachable(client, "its certificate is not trusted; name your CA in upstream.ca_file") from None
         except _TooLong:
             raise unreachable(client, f"its answer is longer than {LONGEST_ANSWER} bytes") from None
-        except (aiohttp.ClientError, OSError, ValueError, asyncio.IncompleteReadError) as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             # The library's own text may repeat what was sent.
             raise unreachable(client, type(error).__name__) from None
         return read_answer(client, response.status, response.headers, body, time.time())

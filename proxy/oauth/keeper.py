@@ -6,11 +6,17 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import logging
+import math
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 
+from proxy.core.tokens import Instant
 from proxy.errors import TokenError
 from proxy.oauth.clock import Clock
 from proxy.oauth.source import Sleep, TokenSource
+
+log = logging.getLogger(__name__)
 
 LONGEST_NAP = 10.0
 """Seconds; after a machine slept, its timers are late by the sleep, and the keeper looks again within this."""
@@ -18,7 +24,11 @@ LONGEST_NAP = 10.0
 SHORTEST_NAP = 0.02
 
 AT_ONCE = 8
-"""Refreshes under way at the same time: a thousand tenants at start are no storm at the token endpoint."""
+"""Refreshes under way at the same time at one login host: a thousand tenants at start are no storm there, and the
+tenants of one that hangs keep nobody else's waiting."""
+
+A_JUMP = 1.0
+"""Seconds by which the wall clock gains on the other at once where the machine was paused, or the clock was set."""
 
 
 class Keeper:
@@ -36,6 +46,9 @@ class Keeper:
         self._agenda: list[tuple[float, int, TokenSource]] = []
         self._order = itertools.count()
         self._busy: dict[TokenSource, asyncio.Task[None]] = {}
+        self._under_way: Counter[str] = Counter()
+        self._queues: defaultdict[str, deque[TokenSource]] = defaultdict(deque)
+        self._gap = math.inf
         self._task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
 
@@ -46,10 +59,14 @@ class Keeper:
         it since the last refresh.
         """
         self._keep_warm = dict(sources)
+        self._queues.clear()
+        self._plan_anew()
+        self._changed.set()
+
+    def _plan_anew(self) -> None:
         self._agenda.clear()
         for source in self._keep_warm:
             self._note(source, 0.0)
-        self._changed.set()
 
     def start(self) -> None:
         """Begins to look."""
@@ -65,7 +82,12 @@ class Keeper:
     async def _run(self) -> None:
         while True:
             self._changed.clear()
-            nap = self._look()
+            nap = LONGEST_NAP
+            try:
+                nap = self._look()
+            except Exception:
+                # A keeper that is gone would be noticed when the last token has expired.
+                log.exception("a defect of this program kept tokens from being refreshed ahead")
             await self._nap(nap)
 
     async def _nap(self, seconds: float) -> None:
@@ -82,23 +104,31 @@ class Keeper:
         await self._sleep(seconds)
 
     def _look(self) -> float:
-        """Starts the refreshes that are due, as far as there is room; seconds until the next look."""
+        """Starts the refreshes that are due, or queues them where their login is busy; seconds until the next look."""
         now = self._clock()
-        while self._agenda and len(self._busy) < AT_ONCE:
+        if now.wall - now.elapsed > self._gap + A_JUMP:
+            self._plan_anew()  # tokens age by the clock that saw more
+        self._gap = now.wall - now.elapsed
+        while self._agenda:
             at, _, source = self._agenda[0]
             if at > now.elapsed:
                 return min(LONGEST_NAP, max(SHORTEST_NAP, at - now.elapsed))
             heapq.heappop(self._agenda)
-            if source not in self._keep_warm or source in self._busy:
-                continue
-            if not (self._keep_warm[source] or source.used):
-                self._note(source, now.elapsed + LONGEST_NAP)
-            elif (due := source.due(now)) > 0:
-                # Somebody else refreshed it since.
-                self._note(source, now.elapsed + due)
-            else:
-                self._begin(source)
-        return LONGEST_NAP  # or until a refresh ends and makes room
+            self._consider(source, now)
+        return LONGEST_NAP
+
+    def _consider(self, source: TokenSource, now: Instant) -> None:
+        if source not in self._keep_warm or source in self._busy:
+            return
+        if not (self._keep_warm[source] or source.used):
+            self._note(source, now.elapsed + LONGEST_NAP)
+        elif (due := source.due(now)) > 0:
+            # Somebody else refreshed it since.
+            self._note(source, now.elapsed + due)
+        elif self._under_way[source.login] >= AT_ONCE:
+            self._queues[source.login].append(source)
+        else:
+            self._begin(source)
 
     def _note(self, source: TokenSource, at: float) -> None:
         heapq.heappush(self._agenda, (at, next(self._order), source))
@@ -108,12 +138,17 @@ class Keeper:
             self._refresh(source), name=f"refresh ahead for {source.client.tenant}"
         )
         self._busy[source] = task
+        self._under_way[source.login] += 1
         task.add_done_callback(lambda _: self._ended(source))
 
     def _ended(self, source: TokenSource) -> None:
         self._busy.pop(source, None)
-        now = self._clock()
+        now, login = self._clock(), source.login
+        self._under_way[login] -= 1
         self._note(source, now.elapsed + max(SHORTEST_NAP, source.due(now)))
+        queue = self._queues[login]
+        while queue and self._under_way[login] < AT_ONCE:
+            self._consider(queue.popleft(), now)
         self._changed.set()
 
     async def _refresh(self, source: TokenSource) -> None:

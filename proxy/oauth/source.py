@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,10 +26,21 @@ log = logging.getLogger(__name__)
 Sleep = Callable[[float], Awaitable[None]]
 
 
+DOUBT = 2.0
+"""Seconds for which callers wait for a new token where the upstream refused one that should still live."""
+
+
 class Endpoint(Protocol):
     """What a source needs of the token endpoint."""
 
-    async def ask(self, client: Client) -> TokenAnswer: ...
+    def turn(self, client: Client) -> AbstractAsyncContextManager[object]:
+        """Waits until the client's login host has room for one more request."""
+
+    async def ask(self, client: Client) -> TokenAnswer:
+        """Asks for a token, in a turn.
+
+        :raises TokenError: there is none
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,8 @@ class TokenSource:
     * Of any number of callers who need a token, one request goes out and all wait for it (single-flight). It
       belongs to the source: a caller who leaves cancels only their own waiting.
     * A token is never given out once it is expired, whatever the token endpoint does.
-    * While a token lives, a failed refresh is nobody's concern but the log's.
+    * While a token lives, a failed refresh is nobody's concern but the log's: a token that the upstream refused
+      is kept aside, and trusted again if no newer one can be had.
     * After a failure the endpoint is left alone for a while that doubles, for all callers alike.
     """
 
@@ -62,9 +75,7 @@ class TokenSource:
         client: Client,
         endpoint: Endpoint,
         cache: TokenCache,
-        tally: Tally,
         *,
-        refresh_ahead: float,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
@@ -73,17 +84,30 @@ class TokenSource:
         self._key = client.key
         self._endpoint = endpoint
         self._cache = cache
-        self._tally = tally
-        self.refresh_ahead = refresh_ahead
+        self.tallies: list[Tally] = []
+        self._refresh_ahead = 60.0
         self._clock = clock
         self._sleep = sleep
         self._jitter = jitter
         self._flight: asyncio.Task[Token] | None = None
         self._failure: Failure | None = None
         self._cooling_until = -math.inf
+        self._closed = False
         self._token = cache.get(self._key)
+        self._refused: Token | None = None
+        self._doubted_until = math.inf
         self.used = False
         """Somebody was given a token since the last refresh began; see ``keep_warm``."""
+
+    def take_over(self, client: Client, tallies: list[Tally], refresh_ahead: float) -> None:
+        """Serves what the configuration says from now on, and forgets failures: what caused them may be mended.
+
+        :param client: of the same key, whose tenant may be called otherwise
+        :param tallies: of the tenants that share this token
+        :param refresh_ahead: seconds before expiry, of tokens from the next on
+        """
+        self.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
+        self.forgive()
 
     # --- for callers ---
 
@@ -104,47 +128,82 @@ class TokenSource:
     async def token(self, patience: float) -> Token:
         """A usable token, after waiting for at most ``patience`` seconds.
 
-        It waits through pauses after failures only while the next attempt can begin in time.
+        It waits through pauses after failures only while the next attempt can begin in time. It is a token that
+        was rejected if that still lives and no newer one comes in ``DOUBT`` seconds.
 
         :raises TokenRefused: the token endpoint refuses this client; answered from memory for a while
         :raises TokenUnavailable: none within ``patience``
         """
         end = self._clock().elapsed + patience
         while (token := self.current()) is None:
+            if self._closed:
+                raise self._stopping()
             now = self._clock().elapsed
             failure = self._failure
             if self._flight is None and failure is not None and now < failure.until:
+                if self._trust_again(failure.until):
+                    continue
                 if failure.final or failure.until >= end:
                     raise self._remembered(failure, now)
                 await self._sleep(failure.until - now)
                 continue
-            await self._join(self._fly(), end - now)
+            try:
+                await self._join(self._fly(), min(end, self._doubted_until) - now)
+            except TokenUnavailable:
+                if self.current() is None and not self._trust_again(self._clock().elapsed + COOL_DOWN):
+                    raise
         return token
 
     def reject(self, token: Token) -> None:
-        """Throws away exactly this token because the upstream refused it; a newer one stays.
+        """Takes exactly this token out of use because the upstream refused it, and asks for another.
 
-        Any number of requests refused with the same token thus cause one refresh.
+        A newer one stays, so any number of requests refused with the same token cause one refresh.
         """
-        if self._token is token:
-            self._token = None
+        if self._token is not token:
+            return
+        now = self._clock()
+        self._token, self._refused = None, token
+        self._doubted_until = now.elapsed + DOUBT
         if self._cache.get(self._key) is token:
             self._cache.discard(self._key)
+        self._refresh_behind(now)
 
     @property
     def cooling_down(self) -> bool:
-        """A brand-new token was refused just now, so refusals say nothing about the token."""
+        """There is no use in rejecting a token: a brand-new one was refused as well, or none could be had, just now."""
         return self._clock().elapsed < self._cooling_until
 
     def cool_down(self) -> None:
         """Notes that a replay with a newer token was refused as well."""
         self._cooling_until = self._clock().elapsed + COOL_DOWN
 
+    def _trust_again(self, until: float) -> bool:
+        """Whether the rejected token is in use again: it lives, and there is no newer one.
+
+        Its refusal may have had another cause, such as the one thing that was asked for. If it was revoked, its
+        callers are told so by the upstream, which is no worse than an answer of our own.
+
+        :param until: on the elapsed clock; so long, further refusals of it are passed on
+        """
+        token = self._refused
+        self._refused, self._doubted_until = None, math.inf
+        if token is None or tokens.state(token, self._clock()) is TokenState.EXPIRED:
+            return False
+        self._token = token
+        self._cache.put(self._key, token)
+        self._cooling_until = max(self._cooling_until, until)
+        return True
+
     def seconds_left(self, token: Token) -> float:
         """Until the token expires."""
         return tokens.remaining(token, self._clock())
 
     # --- for the keeper and the control plane ---
+
+    @property
+    def login(self) -> str:
+        """The host and port that its token requests go to."""
+        return self.client.login
 
     def token_now(self) -> Token | None:
         """The token in whatever state, for reports."""
@@ -174,9 +233,17 @@ class TokenSource:
         """
         return await asyncio.shield(self._fly())
 
+    @property
+    def busy(self) -> bool:
+        """A token request is under way."""
+        return self._flight is not None
+
     async def close(self) -> None:
-        """Waits for a refresh under way, which the token endpoint may already have answered."""
+        """Ends a token request under way, at once where it costs nothing to ask again."""
+        self._closed = True
         if self._flight is not None:
+            if self.client.repeatable:
+                self._flight.cancel()
             await asyncio.wait({self._flight})
 
     # --- the one refresh ---
@@ -221,6 +288,11 @@ class TokenSource:
         try:
             token = await self._ask()
             outcome = "ok"
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            # Told to those who wait as what it is, not as if they were cancelled themselves.
+            raise self._stopping() from None
         except TokenError as error:
             outcome = error.error
             self._remember(error)
@@ -236,20 +308,23 @@ class TokenSource:
             # over, or would wait for it again and again without ever giving the loop its turn.
             self._flight = None
             counted = (self.client.grant, outcome)
-            self._tally.token_requests[counted] = self._tally.token_requests.get(counted, 0) + 1
-            self._tally.refreshes.observe(time.perf_counter() - started)
-        self._failure = None
+            for tally in self.tallies:
+                tally.token_requests[counted] = tally.token_requests.get(counted, 0) + 1
+                tally.refreshes.observe(time.perf_counter() - started)
+        self._failure = self._refused = None
+        self._doubted_until = math.inf
         self._token = token
         self._cache.put(self._key, token)
         log.info("tenant %s: new token for %.0f s", self.client.tenant, token.lifetime)
         return token
 
     async def _ask(self) -> Token:
-        sent = self._clock()
-        answer = await self._endpoint.ask(self.client)
+        async with self._endpoint.turn(self.client):
+            sent = self._clock()
+            answer = await self._endpoint.ask(self.client)
         server_time = self._clock().wall if answer.server_time is None else answer.server_time
         lifetime = tokens.lifetime(answer.expires_in, expiry=_expiry(answer.access_token), server_time=server_time)
-        window = tokens.ahead(lifetime, self.refresh_ahead, jitter=self._jitter())
+        window = tokens.ahead(lifetime, self._refresh_ahead, jitter=self._jitter())
         token = Token(answer.access_token, sent, lifetime, window)
         if lifetime <= 0 or tokens.state(token, self._clock()) is TokenState.EXPIRED:
             raise TokenUnavailable(
@@ -265,6 +340,9 @@ class TokenSource:
         pause = backoff.pause(count, final=final, retry_after=error.retry_after, jitter=self._jitter())
         self._failure = Failure(error, count, self._clock().elapsed + pause)
         log.warning("%s (%s, attempt %d, next in %.1f s)", error, error.error, count, pause)
+
+    def _stopping(self) -> TokenUnavailable:
+        return TokenUnavailable(f"Tenant {self.client.tenant}: the proxy is stopping.", error="cancelled")
 
     def _remembered(self, failure: Failure, now: float) -> TokenError:
         error = failure.error

@@ -1,6 +1,6 @@
 """The configuration: ``load`` reads and checks a file, all of it at once, and gives frozen ``Settings``."""
 
-from proxy.settings.load import load
+from proxy.settings.load import load, matching
 from proxy.settings.model import (
     AccessSettings,
     AdminSettings,
@@ -23,6 +23,7 @@ __all__ = [
     "TenantSettings",
     "UpstreamSettings",
     "load",
+    "matching",
     "schema",
     "starter",
 ]

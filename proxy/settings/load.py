@@ -98,6 +98,7 @@ class _Reader:
             routing=routing,
             tenants=MappingProxyType(tenants),
             sources=tuple(self.place.sources),
+            included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),
         )
 
     def report(self, path: Path, location: Location, message: str) -> None:
@@ -131,7 +132,7 @@ class _Reader:
         """The files that the patterns find, each once, those of one pattern sorted."""
         found: dict[Path, None] = {}
         for position, pattern in enumerate(patterns):
-            paths = _matching(self.path.parent, pattern)
+            paths = matching(beside(self.path, pattern))
             if not paths and not glob.has_magic(pattern):
                 self.report(self.path, ("include", position), f"no such file (got {quoted(pattern)})")
                 self.refused.add(("tenants",))
@@ -222,8 +223,13 @@ def _syntax(error: tomllib.TOMLDecodeError) -> str:
     return f"{parts[2]}: {parts[1]}" if parts else str(error)
 
 
-def _matching(folder: Path, pattern: str) -> list[Path]:
-    pattern = str(Path(glob.escape(str(folder)), pattern))
+def beside(path: Path, pattern: str) -> str:
+    """A pattern of ``include`` that stands in the file ``path``, and begins at its folder."""
+    return str(Path(glob.escape(str(path.parent)), pattern))
+
+
+def matching(pattern: str) -> list[Path]:
+    """The files that a pattern finds, sorted."""
     try:
         return sorted(map(Path, glob.glob(pattern)))  # noqa: PTH207 (Path.glob refuses absolute patterns)
     except (OSError, ValueError):

@@ -263,3 +263,5 @@ class Settings:
     """By name, in the order of the files."""
     sources: tuple[Path, ...]
     """Every file that was read, absolute: the configuration, what it includes, secrets and certificates."""
+    included: tuple[str, ...] = ()
+    """The patterns of ``include``, absolute; ``load.matching`` finds their files."""

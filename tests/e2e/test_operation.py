@@ -86,6 +86,67 @@ async def test_a_reload_forgives_a_client_whose_secret_was_mended(first: Tenant)
     assert (await first.get()).status == 200
 
 
+async def test_a_renamed_tenant_keeps_its_token_and_is_counted_and_told_by_its_new_name(first: Tenant) -> None:
+    assert (await first.get()).status == 200
+    change(first.stage.proxy, lambda text: text.replace("[tenants.first]", "[tenants.renamed]"))
+    assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    renamed = Tenant(first.stage, FIRST)
+    renamed.name, renamed.path = "renamed", "/t/renamed"
+    assert (await renamed.get()).status == 200
+    assert first.token_requests == {"ok": 1}
+    first.fault("token_invalid_client")
+    assert (await first.stage.admin("POST", "/tenants/renamed/refresh")).status == 502
+    status = await renamed.status()
+    assert "renamed" in status["diagnosis"]
+    assert status["token_requests"] == [{"grant": "client_credentials", "outcome": "invalid_client", "count": 1}]
+
+
+async def test_tenants_of_one_client_share_its_token_and_each_is_told_of_its_requests(first: Tenant) -> None:
+    twin = tenant_toml(FIRST).replace("[tenants.first]", "[tenants.twin]")
+    change(first.stage.proxy, lambda text: text + twin)
+    assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    other = Tenant(first.stage, FIRST)
+    other.name, other.path = "twin", "/t/twin"
+    assert {(await first.get()).status, (await other.get()).status} == {200}
+    assert first.token_requests == {"ok": 1}
+    for tenant in (first, other):
+        assert (await tenant.status())["token_requests"][0]["count"] == 1
+
+
+async def test_a_changed_file_is_taken_up_and_so_is_one_that_is_added(first: Tenant, second: Tenant) -> None:
+    proxy = first.stage.proxy
+    folder = proxy.configuration.parent / "more.d"
+    folder.mkdir()
+    change(proxy, lambda text: 'include = ["more.d/*.toml"]\n' + text)
+    await proxy.said("configuration reloaded")
+    (folder / "second.toml").write_text(tenant_toml(SECOND), "utf-8")
+
+    async def served() -> bool:
+        return (await second.get()).status == 200
+
+    await until(served, 15)
+
+
+async def test_a_reload_takes_up_the_hosts_that_the_admin_port_answers(first: Tenant) -> None:
+    stage = first.stage
+    fields = {"Host": "proxy.internal"}
+    assert (await stage.admin("GET", "/healthz", fields)).status == 403
+    change(stage.proxy, lambda text: '[access]\nallowed_hosts = ["proxy.internal"]\n' + text)
+    assert (await stage.admin("POST", "/reload")).status in (200, 204)
+    assert (await stage.admin("GET", "/healthz", fields)).status == 200
+
+
+async def test_sigterm_waits_for_no_token_request_that_can_be_made_again(first: Tenant) -> None:
+    first.fault("token_latency", 8, count=1)
+    stage = first.stage
+    asking = asyncio.get_running_loop().create_task(stage.admin("POST", "/tenants/first/refresh"), name="operator")
+    await first.met("token_latency")
+    stage.proxy.signal(signal.SIGTERM)
+    async with asyncio.timeout(6):
+        assert await stage.proxy.ended() == 0
+    await asyncio.wait({asking})
+
+
 async def test_a_request_in_flight_survives_a_reload_that_removes_its_tenant(first: Tenant) -> None:
     first.fault("api_latency", 0.5, count=1)
     async with asyncio.TaskGroup() as group:

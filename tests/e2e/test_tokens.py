@@ -95,6 +95,29 @@ async def test_a_permanent_401_is_passed_on_and_costs_three_token_requests_at_mo
     assert (await tenant.get()).status == 200
 
 
+async def test_a_401_that_is_not_the_tokens_fault_hurts_nobody_while_login_is_down(tenant: Tenant) -> None:
+    assert (await tenant.get()).status == 200
+    tenant.fault("token_status", 503)
+    tenant.fault("api_unauthorized", count=1)
+    refused, *others = [await tenant.get() for _ in range(4)]
+    assert (refused.status, refused.json["code"]) == (401, "bad.credentials")
+    assert "no newer one could be had" in refused.proxy_status
+    assert statuses(others) == {200}
+    assert max(answer.seconds for answer in [refused, *others]) < 5
+
+
+async def test_a_revocation_while_login_is_down_heals_once_it_is_back(tenant: Tenant) -> None:
+    assert (await tenant.get()).status == 200
+    tenant.fault("token_status", 503, count=1)
+    tenant.revoke()
+    assert (await tenant.get()).status == 401
+
+    async def healed() -> bool:
+        return (await tenant.get()).status == 200
+
+    await until(healed)
+
+
 async def test_a_forbidden_call_never_costs_a_token(tenant: Tenant) -> None:
     tenant.fault("api_status", 403)
     answers = [await tenant.get() for _ in range(3)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -20,10 +21,11 @@ SECRET = "hunter2"
 LIFETIME = 3600
 
 
-def client(tenant: str = "acme") -> Client:
+def client(tenant: str = "acme", *, login: str = "login.example.com", grant: str = "client_credentials") -> Client:
     return Client(
         tenant=tenant,
-        token_url="https://login.example.com/oauth/token",
+        token_url=f"https://{login}/oauth/token",
+        grant=grant,
         client_id=f"{tenant}-id",
         client_secret=Secret(SECRET),
     )
@@ -70,6 +72,9 @@ class ScriptedEndpoint:
     def _new(self) -> TokenAnswer:
         return issued(f"token-{next(self._numbers)}")
 
+    def turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
+
     async def ask(self, client: Client) -> TokenAnswer:
         self.asked.append(asyncio.get_running_loop().time())
         self.tenants.append(client.tenant)
@@ -99,14 +104,15 @@ class World:
         self.tallies: dict[str, Tally] = {}
 
     def source(
-        self, tenant: str = "acme", *, refresh_ahead: float = 60.0, jitter: Callable[[], float] = lambda: 0.0
+        self,
+        tenant: str = "acme",
+        *,
+        login: str = "login.example.com",
+        grant: str = "client_credentials",
+        refresh_ahead: float = 60.0,
+        jitter: Callable[[], float] = lambda: 0.0,
     ) -> TokenSource:
-        return TokenSource(
-            client(tenant),
-            self.endpoint,
-            self.cache,
-            self.tallies.setdefault(tenant, Tally()),
-            refresh_ahead=refresh_ahead,
-            clock=self.clock,
-            jitter=jitter,
-        )
+        known = client(tenant, login=login, grant=grant)
+        source = TokenSource(known, self.endpoint, self.cache, clock=self.clock, jitter=jitter)
+        source.take_over(known, [self.tallies.setdefault(tenant, Tally())], refresh_ahead)
+        return source

@@ -11,7 +11,7 @@ import pytest
 
 from proxy.core.grants import TokenAnswer
 from proxy.core.report import TokenState
-from proxy.core.tokens import state
+from proxy.core.tokens import Instant, state
 from proxy.errors import TokenError
 from proxy.oauth.keeper import AT_ONCE, LONGEST_NAP, Keeper
 from proxy.oauth.source import TokenSource
@@ -344,9 +344,70 @@ async def test_once_closed_it_refreshes_nothing() -> None:
 
 
 @in_virtual_time
+async def test_logins_that_hang_keep_no_tenant_of_another_login_waiting() -> None:
+    world = World()
+    world.endpoint.open.clear()
+    hanging = [world.source(f"t{index}", login="hangs.example.com") for index in range(5 * AT_ONCE)]
+    healthy = world.source("healthy", login="works.example.com")
+    async with keeping(world, [*hanging, healthy]):
+        await asyncio.sleep(0.1)
+        assert world.endpoint.tenants.count("healthy") == 1
+        assert world.endpoint.under_way == AT_ONCE + 1
+        world.endpoint.open.set()
+        await asyncio.sleep(0.1)
+    assert usable(world, [*hanging, healthy])
+
+
+@in_virtual_time
+async def test_tenants_that_wait_for_their_login_and_are_no_longer_kept_are_left_alone() -> None:
+    world = World(latency=1.0)
+    sources = [world.source(f"t{index}") for index in range(3 * AT_ONCE)]
+    async with keeping(world, sources) as keeper:
+        await asyncio.sleep(0.1)
+        keeper.keep([(sources[-1], True)])
+        await asyncio.sleep(5.0)
+    assert sorted(world.endpoint.tenants) == sorted([*(f"t{index}" for index in range(AT_ONCE)), f"t{3 * AT_ONCE - 1}"])
+
+
+@in_virtual_time
+async def test_after_a_pause_that_only_the_wall_clock_saw_tokens_are_refreshed_soon() -> None:
+    world = World()
+    source = world.source()
+    async with keeping(world, [source]):
+        await asyncio.sleep(60.0)
+        world.clock.step(LIFETIME)
+        await asyncio.sleep(LONGEST_NAP + 0.1)
+        assert source.current() is not None
+    assert len(world.endpoint.asked) == 2
+
+
+class Defect(TokenSource):
+    """A source that is broken, once."""
+
+    broken = True
+
+    def due(self, now: Instant) -> float:
+        if self.broken:
+            self.broken = False
+            raise RuntimeError("broken")
+        return super().due(now)
+
+
+@in_virtual_time
+async def test_a_defect_of_one_source_does_not_end_the_keeping(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    source = world.source()
+    source.__class__ = Defect
+    async with keeping(world, [source, world.source("emca")]):
+        await asyncio.sleep(LONGEST_NAP + 0.1)
+        assert world.endpoint.tenants == ["emca"]
+    assert "a defect of this program kept tokens from being refreshed ahead" in caplog.text
+
+
+@in_virtual_time
 async def test_close_leaves_a_refresh_under_way_to_its_source() -> None:
     world = World(latency=5.0)
-    source = world.source()
+    source = world.source(grant="refresh_token")
     async with keeping(world, [source]):
         await asyncio.sleep(1.0)
     assert world.clock.loop.now == 1.0

@@ -236,7 +236,7 @@ async def test_refresh_ahead_takes_effect_with_the_next_token() -> None:
     world = World()
     source = world.source()
     await source.token(PATIENCE)
-    source.refresh_ahead = 30.0
+    source.take_over(source.client, [], 30.0)
     await source.refresh()
     assert source.due(world.clock()) == LIFETIME - 30.0
 
@@ -293,9 +293,9 @@ async def test_a_refresh_that_was_cancelled_before_it_began_is_in_nobodys_way() 
 
 
 @in_virtual_time
-async def test_close_waits_for_a_request_under_way() -> None:
+async def test_close_waits_for_a_request_that_may_have_used_something_up() -> None:
     world = World(latency=2.0)
-    source = world.source()
+    source = world.source(grant="refresh_token")
     caller = call(source)
     await settle()
     await source.close()
@@ -304,9 +304,22 @@ async def test_close_waits_for_a_request_under_way() -> None:
 
 
 @in_virtual_time
+async def test_close_ends_a_request_that_can_be_made_again_and_says_so_to_those_who_wait() -> None:
+    world = World(latency=2.0)
+    source = world.source()
+    callers = [call(source), asyncio.get_running_loop().create_task(source.refresh(), name="operator")]
+    await settle()
+    await source.close()
+    assert world.clock.loop.now == 0.0
+    for caller in callers:
+        with pytest.raises(TokenUnavailable, match="the proxy is stopping"):
+            await caller
+
+
+@in_virtual_time
 async def test_close_waits_for_a_request_that_fails_and_says_nothing_of_it() -> None:
     world = World(refused(), latency=2.0)
-    source = world.source()
+    source = world.source(grant="refresh_token")
     caller = call(source)
     await settle()
     caller.cancel()
@@ -319,9 +332,9 @@ async def test_close_waits_for_a_request_that_fails_and_says_nothing_of_it() -> 
 async def test_close_has_nothing_to_wait_for_when_nothing_is_under_way() -> None:
     world = World()
     source = world.source()
-    await source.close()
     await source.token(PATIENCE)
     await source.close()
+    await world.source("emca").close()
     assert world.clock.loop.now == 0.0
 
 

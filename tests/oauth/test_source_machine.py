@@ -8,6 +8,7 @@ error told and every request sent.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from proxy.core.report import Tally
 from proxy.core.tokens import Instant, Token
 from proxy.errors import TokenError
 from proxy.oauth.cache import TokenCache
-from proxy.oauth.source import TokenSource
+from proxy.oauth.source import DOUBT, TokenSource
 from tests.oauth.fakes import client, issued, refused, unavailable
 from tests.oauth.virtual_time import VirtualClock, VirtualLoop, settle
 
@@ -56,6 +57,9 @@ class HeldEndpoint:
         self._asked = asked
         self.held: asyncio.Future[TokenAnswer] | None = None
 
+    def turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None]:
+        return contextlib.nullcontext()
+
     async def ask(self, client: Client) -> TokenAnswer:
         self._asked()
         self.held = asyncio.get_running_loop().create_future()
@@ -73,7 +77,8 @@ class SourceMachine(RuleBasedStateMachine):
         self.callers: list[asyncio.Task[None]] = []
         self.seen: dict[str, Token] = {}
         self.latest: Issued | None = None
-        self.rejected: set[str] = set()
+        self.rejected: dict[str, float] = {}
+        self.trusted_again: set[str] = set()
         self.issued = 0
         self.under_way = 0
         self.failures = 0
@@ -87,11 +92,10 @@ class SourceMachine(RuleBasedStateMachine):
             client(),
             self.endpoint,
             TokenCache(self.clock),
-            Tally(),
-            refresh_ahead=refresh_ahead,
             clock=self.clock,
             jitter=lambda: jitter,
         )
+        self.source.take_over(client(), [Tally()], refresh_ahead)
 
     def teardown(self) -> None:
         if hasattr(self, "source"):
@@ -133,22 +137,23 @@ class SourceMachine(RuleBasedStateMachine):
         self.demanded = False
         self.asked = now
 
-    def _note_given(self, token: Token) -> None:
-        now = self.clock.look()
-        self.seen[token.access_token] = token
+    def _note_given(self, token: Token, *, waited_enough: bool = False) -> None:
+        now, name = self.clock.look(), token.access_token
+        self.seen[name] = token
         assert self.latest is not None
-        self.expect(token.access_token == self.latest.name, "not the latest token")
-        self.expect(token.access_token not in self.rejected, "a rejected token")
+        self.expect(name == self.latest.name, "not the latest token")
+        if name in self.rejected and name not in self.trusted_again:
+            in_vain = self.failures > 0 or now.elapsed - self.rejected[name] >= DOUBT - INSTANT
+            self.expect(waited_enough or in_vain, "a rejected token, though there may be a newer one")
+            self.trusted_again.add(name)
         self.expect(self.latest.usable(now), "an expired token")
 
     def _note_error(self, error: TokenError, *, waited_enough: bool) -> None:
         self.expect(error.retry_after is None or error.retry_after >= 0, "a wait below nothing")
         if error.error == "timeout":
             self.expect(waited_enough, "a caller with patience is told that it has waited enough")
-            return
-        latest = self.latest
-        usable = latest is not None and latest.name not in self.rejected and latest.usable(self.clock.look())
-        self.expect(not usable, "an error while a token lives")
+        usable = self.latest is not None and self.latest.usable(self.clock.look())
+        self.expect(not usable, "an error while a token lives, rejected or not")
 
     def _note_failure(self, first: float, longest: float, retry_after: float = 0.0) -> None:
         self.failures += 1
@@ -162,7 +167,7 @@ class SourceMachine(RuleBasedStateMachine):
         except TokenError as error:
             self._note_error(error, waited_enough=self.clock.look().elapsed - since >= patience - INSTANT)
         else:
-            self._note_given(token)
+            self._note_given(token, waited_enough=self.clock.look().elapsed - since >= patience - INSTANT)
         self.expect(self.loop.now - began <= max(0.0, patience) + INSTANT, "a wait beyond the caller's patience")
 
     def _run(self, seconds: float) -> None:
@@ -213,7 +218,9 @@ class SourceMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.seen)))
 
         def reject() -> None:
-            self.rejected.add(name)
+            if name not in self.rejected or name in self.trusted_again:
+                self.rejected[name] = self.clock.look().elapsed
+                self.trusted_again.discard(name)
             self.source.reject(self.seen[name])
 
         self._act(reject, then=0.0 if settled else None)

@@ -7,7 +7,9 @@ import asyncio
 import pytest
 
 from proxy.core.replay import COOL_DOWN
-from tests.oauth.fakes import World, unavailable
+from proxy.errors import TokenUnavailable
+from proxy.oauth.source import DOUBT
+from tests.oauth.fakes import LIFETIME, World, refused, unavailable
 from tests.oauth.virtual_time import in_virtual_time
 
 PATIENCE = 15.0
@@ -81,15 +83,80 @@ async def test_a_source_that_a_reload_left_behind_rejects_no_newer_token() -> No
 
 
 @in_virtual_time
-async def test_a_rejected_token_is_gone_though_the_endpoint_is_down() -> None:
+async def test_a_rejected_token_that_lives_is_trusted_again_while_the_endpoint_is_down() -> None:
     world = World()
     source = world.source()
     first = await source.token(PATIENCE)
     world.endpoint.otherwise = unavailable
     source.reject(first)
-    with pytest.raises(Exception, match="it is down"):
+    assert source.current() is None
+    assert await source.token(PATIENCE) is first
+    assert source.current() is first
+    assert source.cooling_down
+
+
+@in_virtual_time
+async def test_a_rejected_token_that_has_expired_is_not_trusted_again() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.otherwise = unavailable
+    source.reject(first)
+    world.clock.step(LIFETIME)
+    with pytest.raises(TokenUnavailable, match="it is down"):
         await source.token(1.0)
     assert source.current() is None
+
+
+@in_virtual_time
+async def test_a_rejected_token_is_trusted_again_though_the_client_is_refused() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.otherwise = refused
+    source.reject(first)
+    assert await source.token(PATIENCE) is first
+
+
+@in_virtual_time
+async def test_a_token_endpoint_that_hangs_costs_the_callers_of_a_rejected_token_a_moment() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.open.clear()
+    source.reject(first)
+    began = asyncio.get_running_loop().time()
+    assert await asyncio.gather(*(source.token(PATIENCE) for _ in range(5))) == [first] * 5
+    assert asyncio.get_running_loop().time() - began == pytest.approx(DOUBT)
+    assert source.cooling_down
+    world.endpoint.open.set()
+    await asyncio.sleep(0.1)
+    newer = source.current()
+    assert newer is not None
+    assert newer.access_token == "token-2"
+
+
+@in_virtual_time
+async def test_a_token_that_is_trusted_again_gives_way_to_a_newer_one_after_the_pause() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.script.append(unavailable())
+    source.reject(first)
+    assert await source.token(PATIENCE) is first
+    await asyncio.sleep(1.0)
+    assert not source.cooling_down
+    source.reject(first)
+    assert (await source.token(PATIENCE)).access_token == "token-2"
+
+
+@in_virtual_time
+async def test_a_rejection_asks_for_a_new_token_at_once() -> None:
+    world = World()
+    source = world.source()
+    source.reject(await source.token(PATIENCE))
+    await asyncio.sleep(0.01)
+    assert len(world.endpoint.asked) == 2
 
 
 @in_virtual_time

@@ -192,9 +192,9 @@ class Stage:
         found: int = (await self.admin("GET", "/status.json")).json["connections"]["client"]
         return found
 
-    async def admin(self, method: str, target: str) -> Answer:
+    async def admin(self, method: str, target: str, fields: Mapping[str, str] | None = None) -> Answer:
         """Sends a request to the admin port."""
-        return await self._send(method, self.proxy.admin_url + target, None, None, None)
+        return await self._send(method, self.proxy.admin_url + target, fields, None, None)
 
     async def _send(self, method: str, url: str, fields: Mapping[str, str] | None, data: Any, json: Any) -> Answer:
         started = time.perf_counter()
