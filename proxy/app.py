@@ -124,6 +124,7 @@ class Proxy:
             draining=self._draining,
             client_connections=len(self._listener.connections),
             upstream_connections=sum(upstream.connections for upstream in self._upstreams.values()),
+            refused=dict(self._forwarder.refused),
             tenants=tuple(self._report(name, now) for name in self.settings.tenants),
         )
 

@@ -87,14 +87,15 @@ def _rate_limit(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
         yield (tenant.name,), tenant.tally.rate_limit_remaining
 
 
+_REQUESTS = _PerTenant(
+    CounterMetricFamily,
+    "requests",
+    "Answers sent to clients, by status code, the proxy's own and the upstream's; without a tenant: refused before.",
+    ("tenant", "code"),
+    _requests,
+)
 _FAMILIES = (
-    _PerTenant(
-        CounterMetricFamily,
-        "requests",
-        "Answers sent to clients, by status code, the proxy's own and the upstream's.",
-        ("tenant", "code"),
-        _requests,
-    ),
+    _REQUESTS,
     _PerTenant(
         CounterMetricFamily,
         "replays",
@@ -195,6 +196,7 @@ class Metrics:
         """All metrics; successive ones of the same name are one family."""
         yield _build(report)
         yield _connections(report)
+        yield _refused(report)
         for family in _FAMILIES:
             for tenants in _sliced(report.tenants):
                 yield family.slice(tenants)
@@ -262,6 +264,14 @@ def _connections(report: ProxyReport) -> Metric:
     metric = GaugeMetricFamily(_PREFIX + "connections", "Open connections.", labels=("side",))
     metric.add_metric(("client",), report.client_connections)
     metric.add_metric(("upstream",), report.upstream_connections)
+    return metric
+
+
+def _refused(report: ProxyReport) -> Metric:
+    """Answers to requests that belong to no tenant; the tenants' own go into the same family."""
+    metric = CounterMetricFamily(_PREFIX + _REQUESTS.name, _REQUESTS.help, labels=_REQUESTS.labels)
+    for code, count in report.refused.items():
+        metric.add_metric(("", str(code)), count)
     return metric
 
 

@@ -9,6 +9,7 @@ another meaning. Durations and ages are seconds, times are Unix times, null mean
     draining             true while the old connections end
     listening            [URL]
     connections          client, upstream
+    refused              {status code: count} of answers to requests that belong to no tenant
     tenants              [tenant], in the report's order
 
 and a tenant::
@@ -52,6 +53,7 @@ def status(report: ProxyReport) -> Iterator[bytes]:
         "draining": report.draining,
         "listening": list(report.listening),
         "connections": {"client": report.client_connections, "upstream": report.upstream_connections},
+        "refused": {str(code): count for code, count in report.refused.items()},
     }
     yield json.dumps(head).encode().removesuffix(b"}") + b', "tenants": ['
     separator = b"\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -96,4 +97,6 @@ class ProxyReport:
     draining: bool
     client_connections: int
     upstream_connections: int
+    refused: Mapping[int, int]
+    """Answers by status code to requests that belong to no tenant: malformed, for another Host, no such tenant."""
     tenants: tuple[TenantReport, ...]

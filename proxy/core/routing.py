@@ -6,6 +6,7 @@ import re
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
+from unicodedata import normalize
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import BadRequest
@@ -57,7 +58,7 @@ class Target(NamedTuple):
 def split(method: bytes, target: bytes) -> Target:
     """The parts of a target in origin, absolute or asterisk form.
 
-    :raises BadRequest: for any other form, an empty path segment for the tenant, or ``*`` with another method
+    :raises BadRequest: for any other form, or ``*`` with another method
     """
     return _split(method, target) if len(target) <= REMEMBERED else _split.__wrapped__(method, target)
 
@@ -79,8 +80,7 @@ def _split(method: bytes, target: bytes) -> Target:
     if not target.startswith((b"/t/", b"/k/")):
         return Target(authority, None, None, target)
     prefix = _PREFIX.match(target)
-    if prefix is None:
-        return Target(authority, None, None, target)
+    assert prefix is not None, "a segment ends only where the prefix may"
     rest = target[prefix.end() :]
     return Target(authority, prefix[1], prefix[2], rest if rest.startswith(b"/") else b"/" + rest)
 
@@ -94,10 +94,8 @@ def tenant_of(target: Target, header: bytes | None, host: bytes, default: bytes 
         return target.tenant
     if header is not None:
         return header
-    name, _, suffix = host.partition(b":")[0].lower().partition(b".")
-    if suffix == b"localhost":
-        return name
-    return default
+    name = host.partition(b":")[0].lower()
+    return name.removesuffix(b".localhost") if name.endswith(b".localhost") else default
 
 
 _GUEST = re.compile(
@@ -140,14 +138,20 @@ def _kind_of(rest: bytes, websocket: bool) -> Kind:
     return Kind.API
 
 
-_ODD = re.compile(rb"[%;\\A-Z]|//|/\.|/$")
+_ODD = re.compile(rb"[%;\\A-Z\x80-\xff]|//|/\.|\./|[/.]$")
+_CONTROLS = re.compile(rb"[\x00-\x1f\x7f]")
+_PARAMETER = re.compile(rb";[^/]*")
+_QUERY = re.compile(rb"[?#]")
+_TOO_LONG_UTF_8 = re.compile(rb"[\xc0\xc1][\x80-\xbf]")
 
 
 def readings(path: bytes) -> tuple[bytes, ...]:
     """Every way in which a server could read this path, the path itself first.
 
     Decoded once or twice, with and without path parameters, dot segments and empty segments resolved, in lower
-    case: a rule must hold for all of them, because which one the upstream uses can't be known.
+    case; and each of these by a lenient reader too, who takes no notice of blanks, controls and dots at a
+    segment's end and folds look-alike letters. A rule must hold for all of them, because which one the upstream
+    uses can't be known.
     """
     if not _ODD.search(path):
         return (path,)
@@ -158,9 +162,25 @@ def _read_oddly(path: bytes) -> tuple[bytes, ...]:
     once = unquote_to_bytes(path)
     found = dict.fromkeys([path])
     for decoded in (path, once, unquote_to_bytes(once)):
-        for plain in (decoded, re.sub(rb";[^/]*", b"", decoded)):
-            found.setdefault(_resolve(plain.replace(b"\\", b"/").partition(b"?")[0].lower()))
+        for plain in (decoded, _PARAMETER.sub(b"", decoded)):
+            plain = _QUERY.split(plain.replace(b"\\", b"/"), maxsplit=1)[0]
+            found.setdefault(_resolve(plain.lower()))
+            # A zero byte ends the path for a reader in C.
+            for lenient in (plain, plain.partition(b"\0")[0]):
+                found.setdefault(_resolve(_leniently(lenient)))
     return tuple(found)
+
+
+def _leniently(path: bytes) -> bytes:
+    if not path.isascii():
+        path = _TOO_LONG_UTF_8.sub(lambda found: bytes([(found[0][0] & 1) << 6 | found[0][1] & 0x3F]), path)
+        path = normalize("NFKC", path.decode("utf-8", "replace")).casefold().encode()
+    segments = _CONTROLS.sub(b"", path).lower().split(b"/")
+    return b"/".join(_without_end(segment.strip(b" ")) for segment in segments)
+
+
+def _without_end(segment: bytes) -> bytes:
+    return segment if segment == b".." else segment.rstrip(b". ")
 
 
 _odd_readings = lru_cache(maxsize=1024)(_read_oddly)

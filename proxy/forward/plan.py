@@ -15,6 +15,9 @@ from proxy.wire.upstream import Upstream
 
 _PLACEHOLDER = PLACEHOLDER.encode("ascii")
 
+_ANSWERED_HERE = frozenset({Kind.TOKEN, Kind.LOGIN_PAGE, Kind.THIS_HOP})
+"""Nothing of the tenant's goes out: placeholders and redirects, and people's own logins with \"fill\"."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
@@ -71,9 +74,9 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     exchange.origin = _origin(rules, exchange, target)
     access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
     exchange.tenant = tenant = _tenant(rules, exchange, target)
-    if head.method not in tenant.policy.harmless:
-        access.check_policy(tenant.policy, head.method, target.rest)
     kind = _kind(exchange, target)
+    if head.method not in tenant.policy.harmless:
+        access.check_policy(tenant.policy, head.method, target.rest, answered_here=kind in _ANSWERED_HERE)
     upstream = _upstream(tenant, kind)
     keeps = kind is not Kind.API or (tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None)
     return Plan(

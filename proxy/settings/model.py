@@ -185,7 +185,8 @@ class TenantTable(Section):
     allow: tuple[Rule, ...] = Field(
         default=(),
         description='If any, only requests that match one pass, e.g. "GET /api/v2/**": * is one path '
-        "segment, ** any number.",
+        "segment, ** any number. Logging in (/oauth/token, /oauth/authorize, /logout) needs no rule; the web messaging "
+        'socket needs "GET /v1", deployment files "GET /webdeployments/**".',
     )
     deny: tuple[Rule, ...] = Field(
         default=("DELETE /api/v2/tokens/me",), description="Requests that never pass, whatever allow says."

@@ -48,7 +48,7 @@ def _twice(table: TenantTable) -> list[tuple[str, str]]:
     if table.resource_server is not None:
         if "resourceServer" in table.token_parameters:
             found.append(("token_parameters", "expected no resourceServer beside the key resource_server"))
-        if "resource_server" in map(str.lower, table.token_headers):
+        if "resource_server" in (name.lower().replace("-", "_") for name in table.token_headers):
             found.append(("token_headers", "expected no resource_server beside the key resource_server"))
     return found
 

@@ -25,6 +25,7 @@ _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 3.3
 _VSCHAR = re.compile(r"[ -~]+")  # RFC 6749 A
 _VISIBLE = re.compile(r"[!-~]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_USUAL_VARIABLE = re.compile(r"(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3})(?:_(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3}))*")
 
 _DECIDED_HERE = frozenset(name.decode() for name in fields.HOP_BY_HOP) | {
     "accept",
@@ -109,8 +110,9 @@ def _variable(name: str, place: Place) -> str:
     try:
         return place.environ[name]
     except KeyError:
-        advice = 'export it or use { file = "…" }'
-        raise ValueError(f"environment variable {name} is not set; {advice}") from None
+        # Not shown unless it is spelled like a variable: it may be the secret itself.
+        shown = f"environment variable {name}" if _USUAL_VARIABLE.fullmatch(name) else "the variable that env names"
+        raise ValueError(f'{shown} is not set; export it or use {{ file = "…" }}') from None
 
 
 def _content(name: str, place: Place) -> str:
@@ -260,8 +262,9 @@ def _field_name(value: object) -> str:
 
 
 def _distinct(headers: dict[str, str]) -> dict[str, str]:
-    if len({name.lower() for name in headers}) < len(headers):
-        raise ValueError("expected each field once, in upper or lower case")
+    # Some servers take "_" for "-".
+    if len({name.lower().replace("_", "-") for name in headers}) < len(headers):
+        raise ValueError("expected each field once, in upper or lower case, with - or _")
     return headers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,7 +17,14 @@ LINGER = 2.0
 """Seconds for which a closing connection still takes what the client sends, so that a reset does not wipe out
 the answer on its way (RFC 9112 9.6)."""
 
+FIRST_WORDS = 0.5
+"""Seconds that a new connection has for its first request when draining begins: what was sent to a port that
+still accepted is answered."""
+
 BACKLOG = 1024
+
+_ROUNDS_TO_ACCEPT = 4
+"""Turns of the event loop in which it makes connections of what the kernel has accepted already."""
 
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
 
@@ -36,12 +44,15 @@ class ClientConnection(Stream):
     """A client's connection; one task serves it, and is cancelled when the client is gone.
 
     :ivar idle: waiting for a request's first byte, so that closing loses nothing
+    :ivar fresh: no request has begun on it yet
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         super().__init__(loop)
         self.limits = listener.limits
         self.idle = False
+        self.fresh = True
+        self._made = loop.time()
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
@@ -61,25 +72,40 @@ class ClientConnection(Stream):
         """No further request is read."""
         return self._listener.draining
 
+    @property
+    def spared_until(self) -> float:
+        """How long draining leaves it open, on the loop's clock: its first request may be on its way."""
+        return self._made + FIRST_WORDS if self.fresh else -math.inf
+
     async def next_request(self) -> RequestHead | None:
         """The head of the next request, its body still to be read; None when there is none any more.
 
         :raises BadRequest: it is malformed; nothing behind it can be trusted
         :raises ClientTimeout: it did not arrive in time
         """
-        while not self._begun():
-            if self.draining:
-                return None
-            self.idle = True
-            try:
-                if not await self.receive(self.loop.time() + self.limits.idle_timeout):
-                    return None
-            except OSError:
-                return None
-            finally:
-                self.idle = False
+        if not self._begun() and not await self._first_byte():
+            return None
+        self.fresh = False
         head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
         return None if head is None else parse_request(head)
+
+    async def _first_byte(self) -> bool:
+        """Waits for a request to begin; False when none does. Blank lines alone don't prolong it."""
+        due = self.loop.time() + self.limits.idle_timeout
+        while not self._begun():
+            if self.draining:
+                due = min(due, self.spared_until)
+            self.idle = True
+            try:
+                if not await self.receive(due):
+                    return False
+            except OSError:
+                return False
+            finally:
+                self.idle = False
+                if self.draining:
+                    self.hasten(math.inf)
+        return True
 
     def _begun(self) -> bool:
         """Whether a request's first byte is here; blank lines before it are ignored (RFC 9112 2.2)."""
@@ -155,13 +181,22 @@ class Listener:
             self._empty.set()
 
     async def drain(self, patience: float) -> None:
-        """Stops accepting, lets requests in flight finish for ``patience`` seconds, and closes the rest."""
+        """Stops accepting, lets requests in flight finish for ``patience`` seconds, and closes the rest.
+
+        A connection made just before may still begin its first request, for ``FIRST_WORDS`` seconds.
+        """
+        loop = asyncio.get_running_loop()
+        for _ in range(_ROUNDS_TO_ACCEPT):
+            await asyncio.sleep(0)
         self.draining = True
         if self._server is not None:
             self._server.close()
         for client in list(self.connections):
             if client.idle and client.buffer in (b"", b"\r"):
-                client.close()
+                if client.spared_until > loop.time():
+                    client.hasten(client.spared_until)
+                else:
+                    client.close()
         if self.connections:
             self._empty.clear()
             with contextlib.suppress(TimeoutError):

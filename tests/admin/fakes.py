@@ -65,6 +65,7 @@ def report(*tenants: TenantReport) -> ProxyReport:
         draining=False,
         client_connections=3,
         upstream_connections=2,
+        refused={403: 4},
         tenants=tenants,
     )
 

@@ -77,7 +77,11 @@ def test_counters_are_exposed_with_the_suffix_total() -> None:
 
 def test_the_values_are_the_reports() -> None:
     families = _families(report(tenant(tally=busy())))
-    assert _values(families["genesys_auth_proxy_requests"]) == {("200", "acme"): 7, ("401", "acme"): 1}
+    assert _values(families["genesys_auth_proxy_requests"]) == {
+        ("403", ""): 4,
+        ("200", "acme"): 7,
+        ("401", "acme"): 1,
+    }
     assert _values(families["genesys_auth_proxy_connections"]) == {("client",): 3, ("upstream",): 2}
     assert _values(families["genesys_auth_proxy_token_expiry_timestamp_seconds"]) == {("acme",): 1_800_003_000}
     assert _values(families["genesys_auth_proxy_upstream_rate_limit_remaining"]) == {("acme",): 291}
@@ -210,7 +214,7 @@ def test_ten_thousand_tenants_make_a_bounded_number_of_series() -> None:
     assert own == {
         "genesys_auth_proxy_build": 1,
         "genesys_auth_proxy_connections": 2,
-        "genesys_auth_proxy_requests": 10_000,
+        "genesys_auth_proxy_requests": 10_001,
         "genesys_auth_proxy_replays": 0,
         "genesys_auth_proxy_token_requests": 10_000,
         "genesys_auth_proxy_token_expiry_timestamp_seconds": 10_000,

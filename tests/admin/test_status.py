@@ -23,6 +23,7 @@ def test_the_document_tells_everything_under_stable_names() -> None:
         "draining": False,
         "listening": ["http://127.0.0.1:8080"],
         "connections": {"client": 3, "upstream": 2},
+        "refused": {"403": 4},
         "tenants": [
             {
                 "name": "acme",

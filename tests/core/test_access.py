@@ -361,6 +361,12 @@ def test_allow_lets_nothing_else_pass() -> None:
     assert not passes(rules, b"OPTIONS", b"*")
 
 
+def test_what_is_answered_here_is_shut_by_deny_alone() -> None:
+    check_policy(policy(allow=("GET /api/v2/**",)), b"POST", b"/oauth/token", answered_here=True)
+    with pytest.raises(NotAllowed, match="deny"):
+        check_policy(policy(deny=("POST /oauth/token",)), b"POST", b"/oauth/token", answered_here=True)
+
+
 def test_deny_wins_over_allow() -> None:
     rules = policy(allow=("* /api/v2/**",), deny=("DELETE /api/v2/tokens/me",))
     assert passes(rules, b"GET", b"/api/v2/tokens/me")
@@ -382,6 +388,10 @@ ODD = [
     b"/api/v2/tokens/x/../me", b"/x/../api/v2/tokens/me", b"/api/v2/tokens/%6de", b"/api/v2/tokens%2fme",
     b"/api/v2/tokens%252Fme", b"/api/v2/tokens/me;x=1", b"/api/v2/tokens;x/me", b"/api/v2/tokens\\me",
     b"/api/v2/tokens/x/%2e%2e/me", b"/api/v2/tokens/me%3Fx", b"/api/v2/tokens/me/%2e", b"/%61pi/v2/tokens/me",
+    b"/api/v2/tokens/me%20", b"/api/v2/tokens/me%09", b"/api/v2/tokens/me%00", b"/api/v2/tokens/me%00x",
+    b"/api/v2/tokens/me.", b"/api/v2/tokens/me%23x", b"/api/v2/tokens./me", b"/api/v2/tokens/%20me",
+    b"/api/v2/tokens/m%00e", b"/api/v2/tokens/me%20%00x", b"/api/v2/to%E2%84%AAens/me", b"/api/v2/tokens/me;%20",
+    b"/api/v2/tokens%c0%afme", b"/api/v2/tokens/me.%2e%20", b"/api/v2/tokens/me%0d%0a", b"/api/v2/tokens/me%7f",
 ]  # fmt: skip
 
 

@@ -328,6 +328,32 @@ async def test_a_request_without_a_tenant_that_is_known_is_a_404(
         await refused(proxy, client, request("GET", target, *fields, host=host), 404)
 
 
+async def test_what_is_refused_before_it_has_a_tenant_is_counted() -> None:
+    async with rig(tenants=TWO) as proxy, proxy.client() as client, proxy.client() as other:
+        await refused(proxy, client, request(host="evil.example"), 403)
+        await refused(proxy, client, request(), 404)
+        await refused(proxy, client, request(), 404)
+        await refused(proxy, other, b"nonsense\r\n\r\n", 400)
+        assert proxy.proxy.report().refused == {403: 1, 404: 2, 400: 1}
+        assert all(report.tally.requests == {} for report in proxy.proxy.report().tenants)
+
+
+async def test_rules_of_allow_leave_the_doors_open_that_are_answered_here() -> None:
+    rules = {"acme": {"allow": ["GET /api/v2/**"]}}
+    async with rig(tenants=rules) as proxy, proxy.client() as client:
+        for sent, status in (
+            (request("POST", "/oauth/token", body=b"grant_type=client_credentials"), 200),
+            (request("GET", "/oauth/authorize?client_id=x"), 302),
+            (request("GET", "/logout"), 302),
+        ):
+            client.send(sent)
+            assert (await client.message()).status == status
+        for target in ("/oauth/token/../../api", "/oauth/token%2f", "/v1", "/webdeployments/x", "/oauth/tokens"):
+            client.send(request("POST", target))
+            assert_own_failure(await client.message(), 403)
+        assert proxy.api.connections == 0
+
+
 async def test_what_was_decided_for_one_proxy_is_nothing_to_another() -> None:
     sent = request("GET", "/t/acme/api/v2/x", host="proxy.example")
     async with rig(access={"allowed_hosts": ["proxy.example"]}) as open_one, open_one.client() as client:

@@ -64,6 +64,17 @@ def test_an_absolute_path_is_taken_as_it_is(folder: Folder, tmp_path: Path) -> N
     assert secret(folder, f'{{ file = "{file}" }}') == "x"
 
 
+@pytest.mark.parametrize(
+    "name", ["hunter2hunter2", "JBSWY3DPEHPK3PXP", "aB3dE5fG7hI9jK1l", "acme_secret", "A" * 3 + "1234"]
+)
+def test_a_secret_that_stands_where_a_variables_name_should_is_not_told(folder: Folder, name: str) -> None:
+    (problem,) = folder.problems(f'{BARE}{{ env = "{name}" }}')
+    assert name not in problem
+    assert problem.startswith(
+        "proxy.toml: tenants.acme.client_secret: the variable that env names is not set; export it"
+    )
+
+
 VARIABLE = "tenants.acme.client_secret: environment variable ACME_SECRET is not set; export it or use"
 
 

@@ -277,9 +277,10 @@ def test_a_token_header_has_a_field_name(folder: Folder) -> None:
 
 
 def test_a_token_header_is_given_once(folder: Folder) -> None:
-    assert folder.problems(f'{TENANT}token_headers = {{ X-A = "1", x-a = "2" }}') == [
-        "proxy.toml: tenants.acme.token_headers: expected each field once, in upper or lower case"
-    ]
+    for other in ("x-a", "X_A"):
+        assert folder.problems(f'{TENANT}token_headers = {{ X-A = "1", {other} = "2" }}') == [
+            "proxy.toml: tenants.acme.token_headers: expected each field once, in upper or lower case, with - or _"
+        ]
 
 
 @pytest.mark.parametrize(
@@ -294,6 +295,11 @@ def test_a_token_header_is_given_once(folder: Folder) -> None:
         (
             'resource_server = "a"',
             'token_headers = { Resource_Server = "b" }',
+            "token_headers: expected no resource_server",
+        ),
+        (
+            'resource_server = "a"',
+            'token_headers = { Resource-Server = "b" }',
             "token_headers: expected no resource_server",
         ),
     ],

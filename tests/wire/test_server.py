@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError
-from proxy.wire.server import LINGER, ClientConnection, Limits, Listener
+from proxy.wire.server import FIRST_WORDS, LINGER, ClientConnection, Limits, Listener
 from tests.support.loops import SkippingLoop
-from tests.support.peers import Peer, open_peer
+from tests.support.peers import Peer, dial, open_peer
 from tests.support.stages import until
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -168,6 +168,15 @@ async def test_a_connection_without_a_request_is_closed_in_silence() -> None:
         assert await served.end() is None
 
 
+async def test_blank_lines_alone_do_not_keep_a_connection(clock: SkippingLoop) -> None:
+    async with serving(SLOW) as (served, client):
+        for _ in range(3):
+            client.send(b"\r\n")
+            await clock.skip(SLOW.idle_timeout / 3 + 0.1)
+        assert await served.end() is None
+        assert await client.rest() == b""
+
+
 async def test_a_connection_without_a_further_request_is_closed_in_silence() -> None:
     async with serving() as (served, client):
         client.send(HEAD)
@@ -275,6 +284,50 @@ async def test_draining_closes_idle_connections_at_once_and_accepts_no_more() ->
             async with open_peer(served.port):
                 pass
         await served.empty()
+
+
+async def test_a_request_sent_just_before_draining_is_answered() -> None:
+    async with serving(SLOW) as (served, _):
+        late = await dial(served.port)
+        late.send(HEAD)
+        # The kernel has accepted it; the event loop has had no turn since.
+        await served.listener.drain(20)
+        late.setblocking(True)
+        late.settimeout(2)
+        assert late.recv(100) == b"</a>"
+        assert late.recv(100) == b""
+        late.close()
+
+
+async def test_a_new_connection_may_still_send_its_first_request_and_no_second(clock: SkippingLoop) -> None:
+    async with serving(SLOW) as (served, client):
+        await until(lambda: all(connection.idle for connection in served.listener.connections))
+        draining = asyncio.gather(served.listener.drain(20))
+        await clock.skip(FIRST_WORDS / 2)
+        client.send(HEAD)
+        assert await client.rest() == b"</a>"
+        await draining
+
+
+async def test_a_new_connection_that_says_nothing_is_closed_soon_after_draining_began(clock: SkippingLoop) -> None:
+    async with serving(SLOW) as (served, client):
+        await until(lambda: all(connection.idle for connection in served.listener.connections))
+        draining = asyncio.gather(served.listener.drain(20))
+        await clock.skip(FIRST_WORDS + 0.1)
+        assert await client.rest() == b""
+        await draining
+
+
+async def test_a_first_request_that_began_in_time_has_the_time_that_any_has(clock: SkippingLoop) -> None:
+    async with serving(SLOW) as (served, client):
+        await until(lambda: all(connection.idle for connection in served.listener.connections))
+        draining = asyncio.gather(served.listener.drain(20))
+        await clock.skip(FIRST_WORDS / 2)
+        client.send(HEAD[:5])
+        await clock.skip(FIRST_WORDS * 4)
+        client.send(HEAD[5:])
+        assert await client.rest() == b"</a>"
+        await draining
 
 
 async def test_draining_waits_for_a_request_in_flight_and_takes_no_further_one() -> None:
