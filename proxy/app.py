@@ -12,10 +12,11 @@ from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.core import access, tokens
 from proxy.core.grants import Client
-from proxy.core.report import ProxyReport, Tally, TenantReport
+from proxy.core.report import ProxyReport, RequestRecord, Tally, TenantReport
 from proxy.core.urls import BaseUrl, bracketed
 from proxy.errors import ConfigurationError, UnknownTenant
 from proxy.forward.handler import Forwarder
+from proxy.forward.journal import Journal
 from proxy.forward.tenant import Rules, Tenant, Timing
 from proxy.oauth.cache import TokenCache
 from proxy.oauth.clock import Clock, system_clock
@@ -43,14 +44,21 @@ class Proxy:
     """A proxy for the tenants of some settings.
 
     :param reread: reads the settings again, for ``reload``; None where they come from no file
+    :param journal: takes what is to be told of requests; None: nothing is
     :param clock: what tokens' lives are measured with
     """
 
     def __init__(
-        self, settings: Settings, *, reread: Callable[[], Settings] | None = None, clock: Clock = system_clock
+        self,
+        settings: Settings,
+        *,
+        reread: Callable[[], Settings] | None = None,
+        journal: Callable[[RequestRecord], None] | None = None,
+        clock: Clock = system_clock,
     ) -> None:
         self.settings = settings
         self._reread = reread
+        self._told = journal
         self._clock = clock
         self._cache = TokenCache(clock)
         self._keeper = Keeper(clock)
@@ -73,7 +81,7 @@ class Proxy:
         """
         settings = self.settings
         self._endpoint = token_endpoint(settings)
-        self._forwarder = Forwarder(self._build(settings), _timing(settings))
+        self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings))
         self._listener = Listener(self._forwarder.serve, _limits(settings))
         try:
             await self._open_ports()
@@ -175,10 +183,18 @@ class Proxy:
                 settings = await asyncio.to_thread(self._reread)
                 tls = client_context(settings.upstream.ca_file)
             except (ConfigurationError, OSError) as error:
-                log.error("configuration not reloaded; the old one stays:\n%s", error)
-                return error.problems if isinstance(error, ConfigurationError) else [str(error)]
+                problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
+                for problem in problems:
+                    log.error(
+                        "configuration not reloaded, the old one stays: %s",
+                        problem,
+                        extra={"event": "configuration.refused"},
+                    )
+                return problems
             if (settings.listen, settings.admin) != (self.settings.listen, self.settings.admin):
-                log.warning("listen and admin take effect at the next start")
+                log.warning(
+                    "listen and admin take effect at the next start", extra={"event": "configuration.needs_restart"}
+                )
             self.settings = settings
             self._endpoint.tls = tls
             self._endpoint.connect_timeout = settings.limits.connect_timeout
@@ -187,8 +203,13 @@ class Proxy:
                 upstream.close()
             self._forwarder.rules = self._build(settings)
             self._forwarder.timing = _timing(settings)
+            self._forwarder.journal = self._journal(settings)
             self._listener.limits = _limits(settings)
-            log.info("configuration reloaded: %d tenants", len(settings.tenants))
+            log.info(
+                "configuration reloaded: %d tenants",
+                len(settings.tenants),
+                extra={"event": "configuration.reloaded"},
+            )
             return []
 
     def _build(self, settings: Settings) -> Rules:
@@ -251,6 +272,11 @@ class Proxy:
             fill=tenant.authorization == "fill",
         )
 
+    def _journal(self, settings: Settings) -> Journal | None:
+        if self._told is None or settings.log.access == "none":
+            return None
+        return Journal(self._told, everything=settings.log.access == "all", share=settings.log.access_share)
+
     # --- secret files ---
 
     async def _watch_files(self, seen: Stamps) -> None:
@@ -259,12 +285,15 @@ class Proxy:
             try:
                 now = await asyncio.to_thread(_stamps, self.settings)
                 if now != seen:
-                    log.info("a file of the configuration has changed")
+                    log.info("a file of the configuration has changed", extra={"event": "configuration.changed"})
                     await self.reload()
                     # As it was before the reload: what changes while that reads is seen at the next look.
                     seen = now
             except Exception:
-                log.exception("a defect of this program kept changed files from being taken up")
+                log.exception(
+                    "a defect of this program kept changed files from being taken up",
+                    extra={"event": "configuration.defect"},
+                )
 
 
 def _stamps(settings: Settings) -> Stamps:

@@ -241,7 +241,7 @@ def _failure(error: Exception) -> web.Response:
             return json_answer(error_body(409, code, str(error), errors=errors), status=409)
     # Neither the error's text, which may quote anything, nor the request's target goes to the log.
     where = "".join(traceback.format_tb(error.__traceback__))
-    _log.error("The admin port failed to answer: %s\n%s", type(error).__name__, where)
+    _log.error("the admin port failed to answer: %s\n%s", type(error).__name__, where, extra={"event": "admin.defect"})
     return error_answer(500)
 
 

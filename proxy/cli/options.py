@@ -31,6 +31,25 @@ def config_option(function: F) -> F:
     )(function)
 
 
+def log_options(function: F) -> F:
+    """``--log-level`` and ``--log-format``, given to the command as ``log_level`` and ``log_format``."""
+    level = click.option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        metavar="LEVEL",
+        help="What goes to stderr: debug, info (the default), warning or error.",
+    )
+    style = click.option(
+        "--log-format",
+        type=click.Choice(["auto", "text", "json"]),
+        default="auto",
+        metavar="FORMAT",
+        help="text, json, or auto (the default): text on a terminal, JSON elsewhere.",
+    )
+    return level(style(function))
+
+
 def fault_option(function: F) -> F:
     """``--fault NAME[=VALUE]``, any number of them, given to the command as ``fault: tuple[str, ...]``."""
     return click.option(

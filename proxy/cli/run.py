@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import config_option
+from proxy.cli.options import config_option, log_options
+
+if TYPE_CHECKING:
+    from proxy.cli.logs import Style
 
 
 @click.command()
 @config_option
-@click.option(
-    "--log-level",
-    type=click.Choice(["debug", "info", "warning", "error"]),
-    default="info",
-    metavar="LEVEL",
-    help="What goes to stderr: debug, info (the default), warning or error.",
-)
-def run(config: Path, log_level: str) -> None:
+@log_options
+def run(config: Path, log_level: str, log_format: Style) -> None:
     """Run the proxy.
 
     SIGTERM or Ctrl-C ends it once the requests in flight are answered, a second one at once; SIGHUP reloads
@@ -29,5 +27,9 @@ def run(config: Path, log_level: str) -> None:
     from proxy.cli.serve import serve
     from proxy.settings import load
 
-    log_to_stderr(log_level)
-    run_loop(serve(load(config), config))
+    settings = load(config)
+    log = log_to_stderr(log_level, log_format)
+    try:
+        run_loop(serve(settings, config, log.request))
+    finally:
+        log.close()

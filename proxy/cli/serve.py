@@ -6,6 +6,7 @@ import errno
 import gc
 import logging
 import socket
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -13,21 +14,23 @@ import click
 
 from proxy.app import Proxy
 from proxy.cli.loop import STOP, Signals
+from proxy.core.report import RequestRecord
 from proxy.settings import AdminSettings, ListenSettings, Settings, load
 
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, file: Path) -> None:
+async def serve(settings: Settings, file: Path, journal: Callable[[RequestRecord], None] | None = None) -> None:
     """Runs a proxy until a signal says stop, and every request in flight is answered.
 
     :param file: where the settings come from; SIGHUP reads it again
+    :param journal: takes what is to be told of requests
     :raises click.ClickException: a port can't be opened
     """
     signals = Signals(
         reload=True
     )  # first, so that none is missed: what runs as a container's process 1 has no default ones
-    proxy = Proxy(settings, reread=partial(load, file))
+    proxy = Proxy(settings, reread=partial(load, file), journal=journal)
     try:
         await proxy.start()
     except OSError as error:
@@ -39,7 +42,7 @@ async def serve(settings: Settings, file: Path) -> None:
     gc.freeze()
     while await signals.next() not in STOP:
         await proxy.reload()
-    log.info("stopping once the requests in flight are answered")
+    log.info("stopping once the requests in flight are answered", extra={"event": "proxy.stopping"})
     await proxy.drain()
 
 

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 """Upper bounds in seconds, of request and of token refresh durations; a last bucket without bound follows."""
@@ -59,6 +60,29 @@ class Tally:
         if not (allowed.isdigit() and count.isdigit() and len(allowed) + len(count) < 20):
             return None
         return max(0, int(allowed) - int(count))
+
+
+class RequestRecord(NamedTuple):
+    """A request that is over, as the log tells it. Nothing here is a secret, and all of it is printable ASCII."""
+
+    tenant: str | None
+    """None where it belongs to none."""
+    method: str
+    path: str | None
+    """What follows the tenant, without caller key and query; None without a tenant."""
+    status: int
+    """Of the answer; 499 where the client left before it."""
+    seconds: float
+    """From the request's head to the answer's last byte."""
+    received: int
+    """Bytes of the request's body that were read."""
+    sent: int
+    """Bytes of the answer's body."""
+    replayed: bool
+    code: str | None
+    """The error code of an answer of our own, None where the upstream answered."""
+    correlation_id: str | None
+    """The upstream's ``ININ-Correlation-Id``, or the ``contextId`` of an answer of our own."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from proxy.core import access
 from proxy.core.fields import Fields, options
 from proxy.errors import ProxyError
 from proxy.forward.body import NO_BODY, KeptBody
-from proxy.forward.rescue import NAME
+from proxy.forward.rescue import NAME, Failure
 from proxy.forward.tenant import Tenant, Timing
 from proxy.wire.body import Body
 from proxy.wire.server import ClientConnection
-from proxy.wire.syntax import RequestHead
+from proxy.wire.syntax import RequestHead, ResponseHead
 
 REASONS = {
     200: b"OK", 204: b"No Content", 302: b"Found", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
@@ -42,13 +42,18 @@ class Exchange:
     :ivar note: what Proxy-Status says of an answer that passed through
     :ivar replayed: it was sent a second time
     :ivar status: of the head that the client was sent, 0 before
+    :ivar answer: the upstream's, once it is passed on
+    :ivar failure: what the client is told where we answer instead
+    :ivar sent: bytes of the answer's body that the client was sent
     :ivar upload: sends the rest of its body, where that did not come with the head
     """
 
     __slots__ = (
+        "answer",
         "arrived",
         "body",
         "client",
+        "failure",
         "fields",
         "head",
         "keep_alive",
@@ -57,6 +62,7 @@ class Exchange:
         "note",
         "origin",
         "replayed",
+        "sent",
         "started",
         "status",
         "tenant",
@@ -88,6 +94,9 @@ class Exchange:
         self.note: str | None = None
         self.replayed = False
         self.status = 0
+        self.answer: ResponseHead | None = None
+        self.failure: Failure | None = None
+        self.sent = 0
         self.upload: asyncio.Task[None] | None = None
 
     @property
@@ -130,7 +139,10 @@ class Exchange:
         if not self._request_is_whole():
             self.keep_alive = False
         opening = self.client_head(status, REASONS[status], section)
-        self.client.write(opening if self.method == b"HEAD" else opening + body)
+        if self.method == b"HEAD":
+            body = b""
+        self.sent = len(body)
+        self.client.write(opening + body)
 
     def _request_is_whole(self) -> bool:
         try:

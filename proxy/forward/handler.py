@@ -14,6 +14,7 @@ from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError
 from proxy.forward import door
 from proxy.forward.ask import ask, discard
 from proxy.forward.exchange import METHODS, REASONS, Exchange, head
+from proxy.forward.journal import Journal
 from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
@@ -32,12 +33,14 @@ class Forwarder:
     """Serves client connections by rules that can be replaced between requests.
 
     :ivar rules: replaced whole by a reload; requests under way keep those they began with
+    :ivar journal: told of each request that is over, if there is one
     :ivar refused: our answers to requests that belong to no tenant, by status
     """
 
-    def __init__(self, rules: Rules, timing: Timing) -> None:
+    def __init__(self, rules: Rules, timing: Timing, journal: Journal | None = None) -> None:
         self.rules = rules
         self.timing = timing
+        self.journal = journal
         self.refused: dict[int, int] = {}
 
     async def serve(self, client: ClientConnection) -> None:
@@ -88,7 +91,7 @@ class Forwarder:
             self._count(exchange)
 
     def _rescue(self, exchange: Exchange, error: Exception) -> None:
-        failure = explain(error)
+        failure = exchange.failure = explain(error)
         if exchange.replayed and exchange.tenant is not None and not exchange.status:
             _count_replay(exchange.tenant, "failed")
         if exchange.status:
@@ -102,12 +105,15 @@ class Forwarder:
 
     def _count(self, exchange: Exchange) -> None:
         status = exchange.status or CLIENT_CLOSED
+        seconds = time.perf_counter() - exchange.started
+        if self.journal is not None:
+            self.journal.note(exchange, status, seconds)
         if exchange.tenant is None:
             self.refused[status] = self.refused.get(status, 0) + 1
             return
         tally = exchange.tenant.tally
         tally.requests[status] = tally.requests.get(status, 0) + 1
-        tally.durations.observe(time.perf_counter() - exchange.started)
+        tally.durations.observe(seconds)
 
     # --- the straight line ---
 

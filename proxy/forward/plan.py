@@ -116,7 +116,9 @@ def _tenant(rules: Rules, exchange: Exchange, target: Target) -> Tenant:
     authority = _authority(exchange.head, fields, target)
     name = routing.tenant_of(target, fields.get(rules.tenant_header), authority, rules.default_tenant)
     if name is None:
-        raise UnknownTenant("The request names no tenant: use /t/<tenant>/…, the tenant header or <tenant>.localhost.")
+        raise UnknownTenant(
+            "The request names no tenant: use /t/<tenant>/ before the path, the tenant header or <tenant>.localhost."
+        )
     tenant = rules.tenants.get(name)
     if tenant is None:
         raise UnknownTenant("No tenant of this name is configured.")

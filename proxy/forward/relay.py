@@ -26,6 +26,7 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
     :raises UpstreamProtocolError, UpstreamClosed: before the head was sent, the client can still be told; after
         it (``exchange.status``), only a broken connection says that this is not the whole
     """
+    exchange.answer = answer
     if answer.status == 101:
         return await _switch(exchange, connection, answer)
     reusable = False
@@ -63,6 +64,7 @@ def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: 
     if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
         exchange.keep_alive = False
     piece = body.take()  # before the head is made: where this is broken already, the client can still be told
+    exchange.sent = len(piece)
     opening = exchange.client_head(answer.status, answer.reason, section)
     exchange.client.write(opening + (_framed(exchange, body, piece) if chunked else piece))
     return chunked
@@ -84,6 +86,7 @@ async def _stream(exchange: Exchange, body: Body, *, chunked: bool) -> None:
         while not body.complete:
             await client.drain(client.loop.time() + idle)
             piece = await body.read_within(idle)
+            exchange.sent += len(piece)
             client.write(_framed(exchange, body, piece) if chunked else piece)
         await client.drain(client.loop.time() + idle)
     except OSError:

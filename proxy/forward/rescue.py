@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proxy import errors
 
@@ -28,6 +28,8 @@ class Failure:
     message: str
     retry_after: int | None = None
     """Seconds; only where sending the request again can't execute it twice."""
+    context_id: str = field(default_factory=lambda: str(uuid.uuid4()), compare=False)
+    """Names this one answer, in the log as well."""
 
 
 def explain(error: Exception) -> Failure:
@@ -65,7 +67,7 @@ def explain(error: Exception) -> Failure:
             return Failure(504, "upstream.timeout", error.kind, message)
         case errors.UpstreamError():
             return Failure(502, "upstream.failed", error.kind, message)
-    log.error("a defect of this program ended a request", exc_info=error)
+    log.error("a defect of this program ended a request", exc_info=error, extra={"event": "request.defect"})
     return Failure(500, "internal.error", "proxy_internal_error", "A defect of the proxy; its log says more.")
 
 
@@ -76,7 +78,7 @@ def error_response(failure: Failure) -> tuple[bytes, bytes]:
             "message": failure.message,
             "code": failure.code,
             "status": failure.status,
-            "contextId": str(uuid.uuid4()),
+            "contextId": failure.context_id,
             "details": [],
             "errors": [],
         }

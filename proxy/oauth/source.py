@@ -164,6 +164,11 @@ class TokenSource:
         now = self._clock()
         self._token, self._refused = None, token
         self._doubted_until = now.elapsed + DOUBT
+        log.debug(
+            "tenant %s: the upstream refused the token; it is put aside",
+            self.client.tenant,
+            extra={"event": "token.rejected", "tenant": self.client.tenant},
+        )
         if self._cache.get(self._key) is token:
             self._cache.discard(self._key)
         self._refresh_behind(now)
@@ -176,6 +181,12 @@ class TokenSource:
     def cool_down(self) -> None:
         """Notes that a replay with a newer token was refused as well."""
         self._cooling_until = self._clock().elapsed + COOL_DOWN
+        log.debug(
+            "tenant %s: the upstream refused a new token as well; refusals are passed on for %.0f s",
+            self.client.tenant,
+            COOL_DOWN,
+            extra={"event": "token.cooling_down", "tenant": self.client.tenant},
+        )
 
     def _trust_again(self, until: float) -> bool:
         """Whether the rejected token is in use again: it lives, and there is no newer one.
@@ -254,6 +265,11 @@ class TokenSource:
 
     def _fly(self) -> asyncio.Task[Token]:
         if self._flight is None:
+            log.debug(
+                "tenant %s: asking for a token",
+                self.client.tenant,
+                extra={"event": "token.asked", "tenant": self.client.tenant},
+            )
             self._flight = asyncio.get_running_loop().create_task(
                 self._fetch(), name=f"token request for {self.client.tenant}"
             )
@@ -298,7 +314,11 @@ class TokenSource:
             self._remember(error)
             raise
         except Exception as error:
-            log.exception("tenant %s: a defect of this program ended a token request", self.client.tenant)
+            log.exception(
+                "tenant %s: a defect of this program ended a token request",
+                self.client.tenant,
+                extra={"event": "token.defect", "tenant": self.client.tenant},
+            )
             outcome = "internal"
             failure = TokenUnavailable(f"Tenant {self.client.tenant}: the token request failed here.", error=outcome)
             self._remember(failure)
@@ -315,7 +335,12 @@ class TokenSource:
         self._doubted_until = math.inf
         self._token = token
         self._cache.put(self._key, token)
-        log.info("tenant %s: new token for %.0f s", self.client.tenant, token.lifetime)
+        log.info(
+            "tenant %s: new token for %.0f s",
+            self.client.tenant,
+            token.lifetime,
+            extra={"event": "token.new", "tenant": self.client.tenant},
+        )
         return token
 
     async def _ask(self) -> Token:
@@ -339,7 +364,14 @@ class TokenSource:
         final = isinstance(error, TokenRefused)
         pause = backoff.pause(count, final=final, retry_after=error.retry_after, jitter=self._jitter())
         self._failure = Failure(error, count, self._clock().elapsed + pause)
-        log.warning("%s (%s, attempt %d, next in %.1f s)", error, error.error, count, pause)
+        log.warning(
+            "%s (%s, attempt %d, next in %.1f s)",
+            error,
+            error.error,
+            count,
+            pause,
+            extra={"event": "token.failed", "tenant": self.client.tenant},
+        )
 
     def _stopping(self) -> TokenUnavailable:
         return TokenUnavailable(f"Tenant {self.client.tenant}: the proxy is stopping.", error="cancelled")

@@ -96,6 +96,7 @@ class _Reader:
             limits=main.limits,
             upstream=main.upstream,
             routing=routing,
+            log=main.log,
             tenants=MappingProxyType(tenants),
             sources=tuple(self.place.sources),
             included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),

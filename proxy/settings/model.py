@@ -33,6 +33,7 @@ from proxy.settings.values import (
     Scope,
     Seconds,
     SecureUrl,
+    Share,
     SocketUrl,
     Text,
     Url,
@@ -124,6 +125,20 @@ class RoutingSettings(Section):
     )
 
 
+class LogSettings(Section):
+    """What the log tells of single requests."""
+
+    access: Literal["failed", "all", "none"] = Field(
+        default="failed",
+        description='Which requests have a line in the log. "failed": those that were answered with 401, 429 or 5xx, '
+        "were replayed, or whose client left before the answer.",
+    )
+    access_share: Share = Field(
+        default=1.0,
+        description='With access = "all", the share of the requests that did not fail that have a line, e.g. 0.01.',
+    )
+
+
 class TenantTable(Section):
     """One Genesys Cloud org and the OAuth client to use there, as the file tells it."""
 
@@ -211,6 +226,7 @@ class ConfigurationFile(Section):
         default_factory=UpstreamSettings, description="How the proxy reaches Genesys Cloud."
     )
     routing: RoutingSettings = Field(default_factory=RoutingSettings, description="Which tenant a request belongs to.")
+    log: LogSettings = Field(default_factory=LogSettings, description="What the log tells of single requests.")
     defaults: TenantTable = Field(default_factory=TenantTable, description="Any key of a tenant; a tenant's own wins.")
     tenants: dict[str, TenantTable] = Field(
         default_factory=dict, description="The tenants by name, a section [tenants.NAME] each; at least one."
@@ -260,6 +276,7 @@ class Settings:
     upstream: UpstreamSettings
     routing: RoutingSettings
     """``default_tenant`` is filled in where there is but one tenant."""
+    log: LogSettings
     tenants: Mapping[str, TenantSettings]
     """By name, in the order of the files."""
     sources: tuple[Path, ...]

@@ -36,6 +36,7 @@ def contenders(envoy: str | None) -> dict[str, Contender]:
     """What is measured, by the name it has in the tables."""
     return {
         OURS: programs.ours,
+        f"{OURS}, all logged": partial(programs.ours, access="all"),
         "nginx, a fixed token": programs.nginx,
         "Envoy, 1 thread": partial(programs.envoy, binary=envoy, concurrency=1),
         "Envoy, its default": partial(programs.envoy, binary=envoy, concurrency=None),

@@ -160,13 +160,16 @@ _NGINX_UPSTREAM = (
 
 
 @contextlib.contextmanager
-def ours(folder: Path, api: int) -> Iterator[tuple[int, int]]:
-    """This proxy; its id and port. So for all that follow."""
-    port, log, configuration = free_port(), folder / "ours.log", folder / "ours.toml"
+def ours(folder: Path, api: int, access: str = "failed") -> Iterator[tuple[int, int]]:
+    """This proxy; its id and port. So for all that follow.
+
+    :param access: which requests it logs
+    """
+    port, log, configuration = free_port(), folder / f"ours-{access}.log", folder / f"ours-{access}.toml"
     configuration.write_text(
         f"[listen]\nport = {port}\n[admin]\nport = 0\n[tenants.acme]\n"
         f'api_url = "http://127.0.0.1:{api}"\nlogin_url = "http://127.0.0.1:{api}"\n'
-        'client_id = "bench"\nclient_secret = "bench-secret"\n',
+        f'client_id = "bench"\nclient_secret = "bench-secret"\n[log]\naccess = "{access}"\n',
         "utf-8",
     )
     with program(sys.executable, "-m", "proxy", "run", "--config", configuration, log=log) as pid:

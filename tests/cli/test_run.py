@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from tests.cli.files import append, change, read, write
 from tests.cli.program import PATIENCE, Program, run, start
 
 WHO = "/api/v2/organizations/me"
+TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
 
 async def listening(program: Program) -> str:
@@ -141,9 +143,65 @@ async def test_a_port_that_is_taken_is_named_with_its_key_and_exits_1(config: Pa
 
 @pytest.mark.parametrize("level,told", [("info", True), ("warning", False)])
 async def test_the_log_level_decides_what_is_logged(config: Path, level: str, told: bool) -> None:
-    async with await start("run", "--config", config, "--log-level", level) as program:
+    async with await start("run", "--config", config, "--log-level", level, "--log-format", "text") as program:
         await get(await listening(program) + f"/t/acme{WHO}")
         program.signal(signal.SIGTERM)
         ended = await program.end()
-    line = r"^\d{4}-\d\d-\d\dT[\d:.]+Z info    tenant acme: new token for 86400 s$"
+    line = rf"^{TIME} info    tenant acme: new token for 86400 s$"
     assert bool(re.search(line, ended.stderr, re.MULTILINE)) == told
+
+
+async def log_of(config: Path, *options: str) -> list[str]:
+    """The lines that a proxy logs that answers one request for each of two tenants, of which one is unknown."""
+    async with await start("run", "--config", config, *options) as program:
+        url = await listening(program)
+        await get(f"{url}/t/acme{WHO}?secret=of-the-query")
+        await get(f"{url}/t/nobody{WHO}")
+        program.signal(signal.SIGTERM)
+        ended = await program.end()
+    return ended.stderr.splitlines()
+
+
+async def test_in_a_pipe_the_log_is_json_with_an_event_a_line(config: Path) -> None:
+    append(config, '\n[log]\naccess = "all"\n')
+    lines = [json.loads(line) for line in await log_of(config)]
+    assert {line["level"] for line in lines} == {"info"}
+    assert all(re.fullmatch(TIME, line["time"]) for line in lines)
+    events = [line["event"] for line in lines]
+    assert sorted(events) == ["proxy.stopping", "request", "request", "token.new", "token.new"]
+    passed, refused = (line for line in lines if line["event"] == "request")
+    assert (passed["tenant"], passed["method"], passed["path"], passed["status"]) == ("acme", "GET", WHO, 200)
+    assert passed["sent"] > 0
+    assert 0 < passed["duration"] < PATIENCE
+    assert passed["correlation_id"]
+    assert (passed["replayed"], passed["code"]) == (False, None)
+    assert (refused["tenant"], refused["status"], refused["code"]) == (None, 404, "tenant.not.found")
+
+
+async def test_by_default_requests_that_did_not_fail_are_not_logged(config: Path) -> None:
+    assert not [line for line in await log_of(config) if '"request"' in line]
+
+
+async def test_on_demand_the_log_is_text(config: Path) -> None:
+    append(config, '\n[log]\naccess = "all"\n')
+    lines = await log_of(config, "--log-format", "text")
+    line = rf"{TIME} info    acme: GET {WHO}: 200 in [\d.]+ ms, 0 B in, \d+ B out, id [0-9a-f-]{{36}}"
+    assert [line for line in lines if "nobody" in line or "of-the-query" in line] == []
+    assert len([found for found in lines if re.fullmatch(line, found)]) == 1
+
+
+async def test_debug_tells_why_a_token_was_asked_for(sandbox: Sandbox, config: Path) -> None:
+    async with await start("run", "--config", config, "--log-level", "debug", "--log-format", "text") as program:
+        url = await listening(program)
+        await get(f"{url}/t/acme{WHO}")
+        sandbox.revoke("acme")
+        await get(f"{url}/t/acme{WHO}")
+        program.signal(signal.SIGTERM)
+        ended = await program.end()
+    debug = [line.partition("debug   ")[2] for line in ended.stderr.splitlines() if " debug   tenant acme" in line]
+    assert debug == [
+        "tenant acme: asking for a token",
+        "tenant acme: the upstream refused the token; it is put aside",
+        "tenant acme: asking for a token",
+    ]
+    assert re.search(rf"info    acme: GET {WHO}: 200 in .*, replayed, ", ended.stderr), "replays are always told"

@@ -105,6 +105,14 @@ def test_every_answer_of_the_proxys_own_is_in_the_table_of_failures() -> None:
     assert told == set(own_answers())
 
 
+def test_every_event_of_the_log_is_in_its_table() -> None:
+    table = TEXT.partition("| event | level |")[2].partition("\n\n")[0]
+    rows = [line.split(" | ") for line in table.splitlines()[2:]]
+    told = {event for row in rows for event in re.findall(r"`([a-z_.]+)`", row[0])}
+    source = "".join(file.read_text("utf-8") for file in (ROOT / "proxy").rglob("*.py"))
+    assert told == set(re.findall(r'"event": \\?"([a-z_.]+)', source))
+
+
 def own_answers() -> Iterator[tuple[int, str]]:
     for error in subclasses(errors.ProxyError):
         if error in (errors.ConfigurationError, errors.ClientClosed, errors.TokenError):

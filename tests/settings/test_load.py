@@ -174,7 +174,7 @@ def test_an_unknown_key_is_answered_with_the_nearest_or_its_place(folder: Folder
     assert f"proxy.toml: {problem}" in folder.problems(f"{text}\n{TENANT}")
 
 
-@pytest.mark.parametrize("section", ["listen", "admin", "access", "limits", "upstream", "routing", "defaults"])
+@pytest.mark.parametrize("section", ["listen", "admin", "access", "limits", "upstream", "routing", "log", "defaults"])
 def test_a_section_is_a_table(folder: Folder, section: str) -> None:
     assert folder.problems(f"{section} = 5\n{TENANT}") == [f"proxy.toml: {section}: expected a table (got a number)"]
 

@@ -21,6 +21,7 @@ SECTIONS = {
     "limits": "LimitsSettings",
     "upstream": "UpstreamSettings",
     "routing": "RoutingSettings",
+    "log": "LogSettings",
     "defaults": "TenantTable",
 }
 

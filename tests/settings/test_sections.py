@@ -9,6 +9,7 @@ from proxy.settings import (
     AdminSettings,
     LimitsSettings,
     ListenSettings,
+    LogSettings,
     RoutingSettings,
     UpstreamSettings,
 )
@@ -44,6 +45,7 @@ def test_every_section_has_defaults(folder: Folder) -> None:
     )
     assert settings.upstream == UpstreamSettings(ca_file=None)
     assert settings.routing == RoutingSettings(default_tenant="acme", tenant_header="X-Genesys-Tenant")
+    assert settings.log == LogSettings(access="failed", access_share=1)
 
 
 # --- listen and admin ---
@@ -287,3 +289,28 @@ def test_the_tenant_header_is_no_field_with_a_meaning_of_its_own(folder: Folder,
     assert folder.problems(f'[routing]\ntenant_header = "{name}"{TENANT}') == [
         f"proxy.toml: routing.tenant_header: expected another field than {name}, which is the proxy's to decide"
     ]
+
+
+# --- log ---
+
+
+@pytest.mark.parametrize("access", ["failed", "all", "none"])
+@pytest.mark.parametrize("share", [0, 0.01, 1])
+def test_what_is_logged_of_requests_is_accepted(folder: Folder, access: str, share: float) -> None:
+    log = folder.load(f'[log]\naccess = "{access}"\naccess_share = {share}{TENANT}').log
+    assert (log.access, log.access_share) == (access, share)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("access", '"some"'),
+        ("access", "true"),
+        ("access_share", "1.01"),
+        ("access_share", "-0.01"),
+        ("access_share", "nan"),
+    ],
+)
+def test_anything_else_is_not(folder: Folder, key: str, value: str) -> None:
+    (problem,) = folder.problems(f"[log]\n{key} = {value}{TENANT}")
+    assert problem.startswith(f"proxy.toml: log.{key}: expected ")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from proxy.app import Proxy
+from proxy.core.report import RequestRecord
 from proxy.settings import load
 from tests.support.peers import Message, Peer, Server, open_peer
 from tests.support.stages import until
@@ -88,14 +89,26 @@ class Rig:
     """What ``rig`` builds.
 
     :ivar api: the raw upstream; ``accept()`` gives the proxy's next connection to it
+    :ivar records: what the log was told of requests
+    :ivar file: its configuration
     :ivar port: where the proxy listens
     """
 
-    def __init__(self, proxy: Proxy, api: Server, tokens: TokenEndpoint) -> None:
+    def __init__(
+        self, proxy: Proxy, api: Server, tokens: TokenEndpoint, records: list[RequestRecord], file: Path
+    ) -> None:
         self.proxy = proxy
         self.api = api
         self.tokens = tokens
+        self.records = records
+        self.file = file
         self.port = int(proxy.url.rpartition(":")[2])
+
+    def edit(self, old: str, new: str) -> None:
+        """Puts ``new`` in place of ``old`` in the configuration, for a reload."""
+        text = self.file.read_text("utf-8")
+        assert old in text
+        self.file.write_text(text.replace(old, new), "utf-8")
 
     def client(self, *, buffer: int | None = None) -> contextlib.AbstractAsyncContextManager[Peer]:
         """A raw client; see ``open_peer``."""
@@ -138,6 +151,7 @@ async def rig(
     api: Server | None = None,
     api_url: str = "http://127.0.0.1:{port}",
     routing: Mapping[str, object] | None = None,
+    log: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Rig]:
     """A proxy on a free port, with one tenant unless there are others to be.
 
@@ -162,6 +176,7 @@ async def rig(
             "access": access or {},
             "upstream": upstream or {},
             "routing": routing or {},
+            "log": log or {},
             "defaults": common,
             **{f"tenants.{name}": keys for name, keys in (tenants or {"acme": {}}).items()},
         }
@@ -169,7 +184,8 @@ async def rig(
             file = Path(folder, "proxy.toml")
             text = "".join(_section(name, keys) for name, keys in sections.items())
             file.write_text(text, encoding="utf-8")  # noqa: ASYNC240 before anything runs
-            proxy = Proxy(load(file), reread=lambda: load(file))
+            records: list[RequestRecord] = []
+            proxy = Proxy(load(file), reread=lambda: load(file), journal=records.append)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv(
                     "SSL_CERT_FILE", os.devnull
@@ -177,7 +193,7 @@ async def rig(
                 await proxy.start()
             issuing = asyncio.create_task(tokens.run(), name="token endpoint")  # noqa: TID251 cancelled here
             try:
-                yield Rig(proxy, api, tokens)
+                yield Rig(proxy, api, tokens, records, file)
             finally:
                 await proxy.drain(0)
                 issuing.cancel()
