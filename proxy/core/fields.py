@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
+from itertools import compress
 
 REMEMBERED = 128
 """Bytes of a name or a value up to which what was decided on it is remembered."""
@@ -33,42 +33,78 @@ UNTOUCHABLE = frozenset({b"content-length"})
 """What ``Connection`` can't take away: without it the body would be read as the next message."""
 
 
+_NOTHING: frozenset[bytes] = frozenset()
+
+
+class Shape:
+    """The names of a section's lines, and what follows from them alone.
+
+    Values change with every message, names hardly ever: what a shape says is worked out once for all sections
+    that have the same names in the same order, which is what makes reading and passing on a section cheap.
+
+    :ivar names: in lower case, in order
+    :ivar at: where each name's line is, its last where there are several
+    :ivar repeated: a name has several lines
+    :ivar here: the names that no request takes further
+    """
+
+    __slots__ = ("_passing", "at", "here", "names", "repeated")
+
+    def __init__(self, names: tuple[bytes, ...]) -> None:
+        self.names = tuple(name.lower() for name in names)
+        self.at = {name: number for number, name in enumerate(self.names)}
+        self.repeated = len(self.at) != len(self.names)
+        self.here = frozenset(name for name in self.at if _stays_here(name))
+        self._passing: dict[frozenset[bytes], tuple[bool, ...]] = {}
+
+    def passing(self, dropped: frozenset[bytes]) -> tuple[bool, ...]:
+        """For each line whether it passes where those of ``dropped`` do not.
+
+        Remembered, so only for sets that the program and its settings have: no message may bring its own.
+        """
+        found = self._passing.get(dropped)
+        if found is None:
+            found = self._passing[dropped] = self.without(dropped)
+        return found
+
+    def without(self, dropped: frozenset[bytes]) -> tuple[bool, ...]:
+        """As ``passing``, for a set that a message had a part in."""
+        return tuple(name not in dropped for name in self.names)
+
+
 class Fields:
     """A header section: each line as it came, and each field's combined value. Not changed once it is made.
 
     :ivar block: the whole section as it came, each line with its CRLF
-    :ivar names: the lines' names in lower case, in order
     :ivar lines: the lines as they came, without their CRLF, in order
-    :ivar by_name: each field's line by lower-case name, the last where there are several
+    :ivar shape: their names
     :ivar memo: what ``end_to_end_request`` made of it last, because an SDK sends the same section again and again
     """
 
-    __slots__ = ("block", "by_name", "lines", "memo", "names")
+    __slots__ = ("block", "lines", "memo", "shape")
 
-    def __init__(self, block: bytes, names: list[bytes]) -> None:
+    def __init__(self, block: bytes, lines: list[bytes], shape: Shape) -> None:
         self.block = block
-        self.names = names
-        self.lines = lines = block.split(b"\r\n")
-        lines.pop()
-        self.by_name = dict(zip(names, lines, strict=True))
+        self.lines = lines
+        self.shape = shape
         self.memo: tuple[tuple[bytes, ...], bytes] | None = None
 
     def __contains__(self, name: bytes) -> bool:
         """Whether there is a field with this lower-case name."""
-        return name in self.by_name
+        return name in self.shape.at
 
     def get(self, name: bytes) -> bytes | None:
         """The value of the field with this lower-case name, None where it is absent.
 
         Several lines of one name are joined by ``, `` (RFC 9110 5.3).
         """
-        line = self.by_name.get(name)
-        if line is None:
+        number = self.shape.at.get(name)
+        if number is None:
             return None
-        if len(self.by_name) != len(self.names) and self.names.count(name) > 1:
-            lines = [line for each, line in zip(self.names, self.lines, strict=True) if each == name]
+        if self.shape.repeated and self.shape.names.count(name) > 1:
+            lines = [line for each, line in zip(self.shape.names, self.lines, strict=True) if each == name]
             return b", ".join(line[len(name) + 1 :].strip(b" \t") for line in lines)
-        return line[len(name) + 1 :].strip(b" \t")
+        return self.lines[number][len(name) + 1 :].strip(b" \t")
 
 
 def options(value: bytes | None) -> frozenset[bytes]:
@@ -104,12 +140,9 @@ def end_to_end_request(fields: Fields, dropped: tuple[bytes, ...] = ()) -> bytes
     """
     if fields.memo is not None and fields.memo[0] == dropped:
         return fields.memo[1]
-    gone = _named(fields).union(dropped)
-    passing = _section(
-        line
-        for name, line in zip(fields.names, fields.lines, strict=True)
-        if not _stays_here(name) and name not in gone
-    )
+    named, shape = _named(fields), fields.shape
+    gone = shape.here.union(dropped)
+    passing = _section(fields, shape.passing(gone) if named <= gone else shape.without(gone | named))
     fields.memo = (dropped, passing)
     return passing
 
@@ -119,20 +152,22 @@ def end_to_end_response(fields: Fields, dropped: frozenset[bytes] = HOP_BY_HOP) 
 
     :param dropped: lower-case names, ``HOP_BY_HOP`` among them
     """
-    gone = dropped
-    if b"connection" in fields.by_name:
-        gone = gone.union(_named(fields))
-    if gone.isdisjoint(fields.names):
+    named, shape = _named(fields), fields.shape
+    if named <= dropped:
+        return _section(fields, shape.passing(dropped))
+    return _section(fields, shape.without(dropped | named))
+
+
+def _section(fields: Fields, passing: tuple[bool, ...]) -> bytes:
+    if False not in passing:
         return fields.block
-    return b"".join(line + b"\r\n" for name, line in zip(fields.names, fields.lines, strict=True) if name not in gone)
-
-
-def _section(lines: Iterable[bytes]) -> bytes:
-    joined = b"\r\n".join(lines)
+    joined = b"\r\n".join(compress(fields.lines, passing))
     return joined + b"\r\n" if joined else b""
 
 
 def _named(fields: Fields) -> frozenset[bytes]:
+    if b"connection" not in fields.shape.at:
+        return _NOTHING
     return options(fields.get(b"connection")) - UNTOUCHABLE
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from proxy.core.fields import Fields, options
+from proxy.core.fields import Fields, Shape, options
 from proxy.errors import BadRequest, FieldsTooLarge, UnknownCoding, UpstreamProtocolError, VersionNotSupported
 
 CHUNKED = -1
@@ -22,12 +22,16 @@ SMALL = 2048
 """Bytes of a request's head or section up to which what was read of it is remembered, 512 times at most each:
 programs ask for the same things again, with the same fields."""
 
+SMALL_LINE = 64
+"""The same for a status line, of which there are few."""
+
 MOST_FIELDS = 200
 """Field lines in one section; Envoy's default is 100, aiohttp's 128."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
-_SECTION = re.compile(rb"(?:" + _TOKEN + rb"+:[\t -~\x80-\xff]*+\r\n)*+")
-_NAMES = re.compile(rb"\n([^:]+):[^\n]*+")
+_NAME = re.compile(_TOKEN)
+_TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
+"""What a field line is made of (RFC 9110 5.5): no control character but the tab."""
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([01])')
 _OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/(?!1\.[01])[0-9]\.[0-9]")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
@@ -110,16 +114,21 @@ def parse_response(head: bytes) -> ResponseHead:
     :raises UpstreamProtocolError: it breaks the grammar in any other way
     """
     line, _, block = head.partition(b"\r\n")
-    parts = _STATUS_LINE.fullmatch(line)
-    if parts is None:
-        raise UpstreamProtocolError("The upstream's status line is malformed.")
-    version, status, reason = parts.groups()
+    minor, status, reason = _status_line(line) if len(line) <= SMALL_LINE else _status_line.__wrapped__(line)
     try:
         fields = parse_fields(block, UpstreamProtocolError)
     except UpstreamProtocolError:
         block = _BLANK_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", block))
         fields = parse_fields(block, UpstreamProtocolError)
-    return ResponseHead(int(status), reason or b"", 1 if version == b"1" else 0, fields)
+    return ResponseHead(status, reason, minor, fields)
+
+
+@lru_cache(maxsize=64)
+def _status_line(line: bytes) -> tuple[int, int, bytes]:
+    parts = _STATUS_LINE.fullmatch(line)
+    if parts is None:
+        raise UpstreamProtocolError("The upstream's status line is malformed.")
+    return 1 if parts[1] == b"1" else 0, int(parts[2]), parts[3] or b""
 
 
 def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError]) -> Fields:
@@ -128,14 +137,31 @@ def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError]) 
     :param block: its lines, each with its CRLF
     :param error: what to raise for a line that is no field line, and for any control character (RFC 9110 5.5)
     """
-    if _SECTION.fullmatch(block) is None:
-        raise error("A field line is malformed, or holds a control character or a bare LF (RFC 9110 5.5, RFC 9112 5).")
-    names = _NAMES.findall(b"\n" + block.lower())
-    if len(names) > MOST_FIELDS:
+    lines = block.split(b"\r\n")
+    rest = lines.pop()
+    if len(lines) > MOST_FIELDS:
         if error is BadRequest:
             raise FieldsTooLarge(f"More than {MOST_FIELDS} field lines.")
         raise error(f"More than {MOST_FIELDS} field lines.")
-    return Fields(block, names)
+    # Of each line two bytes are no text, those that end it; any more are control characters.
+    well_formed = not rest and len(block.translate(None, _TEXT)) == 2 * len(lines)
+    shape = _shape_of(lines, small=len(block) <= SMALL) if well_formed else None
+    if shape is None:
+        raise error("A field line is malformed, or holds a control character or a bare LF (RFC 9110 5.5, RFC 9112 5).")
+    return Fields(block, lines, shape)
+
+
+def _shape_of(lines: list[bytes], *, small: bool) -> Shape | None:
+    try:
+        names = tuple([line[: line.index(b":")] for line in lines])
+    except ValueError:
+        return None
+    return _shape(names) if small else _shape.__wrapped__(names)
+
+
+@lru_cache(maxsize=512)
+def _shape(names: tuple[bytes, ...]) -> Shape | None:
+    return Shape(names) if all(map(_NAME.fullmatch, names)) else None
 
 
 def request_length(minor: int, fields: Fields) -> int:

@@ -22,7 +22,7 @@ from proxy.core.access import (
     preflight,
     shared_with,
 )
-from proxy.core.fields import Fields
+from proxy.core.fields import Fields, Shape
 from proxy.errors import BadRequest, NotAllowed
 
 PAGE = b"https://chat.example.com"
@@ -228,7 +228,8 @@ def lines_of(section: bytes) -> dict[bytes, bytes]:
 
 
 def section(*lines: bytes) -> Fields:
-    return Fields(b"".join(line + b"\r\n" for line in lines), [line.partition(b":")[0].lower() for line in lines])
+    names = tuple(line.partition(b":")[0] for line in lines)
+    return Fields(b"".join(line + b"\r\n" for line in lines), list(lines), Shape(names))
 
 
 def test_a_preflight_is_granted_what_it_asks_for() -> None:

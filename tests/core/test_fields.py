@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from proxy.core.fields import (
     HOP_BY_HOP,
     OURS,
     Fields,
+    Shape,
     authorize,
     end_to_end_request,
     end_to_end_response,
@@ -21,7 +24,8 @@ PLACEHOLDER = b"placeholder"
 
 
 def fields(*lines: bytes) -> Fields:
-    return Fields(b"".join(line + b"\r\n" for line in lines), [line.partition(b":")[0].lower() for line in lines])
+    names = tuple(line.partition(b":")[0] for line in lines)
+    return Fields(b"".join(line + b"\r\n" for line in lines), list(lines), Shape(names))
 
 
 def request_lines(*lines: bytes, dropped: tuple[bytes, ...] = ()) -> list[bytes]:
@@ -38,7 +42,7 @@ def response_lines(*lines: bytes) -> list[bytes]:
 def test_a_section_is_kept_as_it_came() -> None:
     section = fields(b"Host: a", b"X-B:  spaced \t ", b"x-b: again")
     assert section.block == b"Host: a\r\nX-B:  spaced \t \r\nx-b: again\r\n"
-    assert section.names == [b"host", b"x-b", b"x-b"]
+    assert section.shape.names == (b"host", b"x-b", b"x-b")
 
 
 def test_lines_of_one_name_are_one_value() -> None:
@@ -60,7 +64,7 @@ def test_a_section_says_which_fields_it_has() -> None:
 
 def test_an_empty_section_has_nothing() -> None:
     section = fields()
-    assert section.names == []
+    assert section.shape.names == ()
     assert end_to_end_request(section) == end_to_end_response(section) == b""
 
 
@@ -233,3 +237,22 @@ def test_a_callers_real_bearer_token_is_the_callers_own(line: bytes) -> None:
 )
 def test_none_an_empty_one_a_blanked_one_and_our_placeholder_are_no_token(lines: tuple[bytes, ...]) -> None:
     assert own_bearer(fields(*lines), PLACEHOLDER) is None
+
+
+# --- shapes ---
+
+
+def test_what_a_shape_remembers_is_not_taken_for_another_set_of_names() -> None:
+    shape = Shape((b"A", b"Connection", b"b"))
+    assert shape.passing(frozenset({b"a"})) == (False, True, True)
+    assert shape.passing(frozenset({b"b"})) == (True, True, False)
+    assert shape.passing(frozenset({b"a"})) == (False, True, True)
+
+
+@pytest.mark.parametrize("pass_on", [end_to_end_request, end_to_end_response])
+def test_no_message_makes_its_shape_remember_what_its_connection_names(pass_on: Callable[[Fields], bytes]) -> None:
+    shape = Shape((b"A", b"B", b"Connection"))
+    for named, left in ((b"a", b"B: 2\r\n"), (b"b", b"A: 1\r\n"), (b"a, b", b""), (b"x", b"A: 1\r\nB: 2\r\n")):
+        lines = [b"A: 1", b"B: 2", b"Connection: " + named]
+        assert pass_on(Fields(b"".join(line + b"\r\n" for line in lines), lines, shape)) == left
+    assert not shape._passing

@@ -54,10 +54,10 @@ def fields(*lines: bytes) -> Fields:
 @given(sections)
 def test_every_legal_section_is_read_to_the_same_names_and_values(section: list[tuple[bytes, bytes]]) -> None:
     read = parse_fields(block(section), BadRequest)
-    assert read.names == [name.lower() for name, _ in section]
+    assert read.shape.names == tuple(name.lower() for name, _ in section)
     assert read.lines == [b"%b:%b" % field for field in section]
     assert read.block == block(section)
-    for name in read.names:
+    for name in read.shape.names:
         expected = [value.strip(b" \t") for other, value in section if other.lower() == name]
         assert read.get(name) == b", ".join(expected)
         assert name in read
@@ -97,7 +97,7 @@ def test_a_line_that_is_no_field_line_is_refused(line: bytes, before: bytes) -> 
 
 
 def test_there_may_be_so_many_fields_and_no_more() -> None:
-    assert len(fields(*[b"a: b"] * MOST_FIELDS).names) == MOST_FIELDS
+    assert len(fields(*[b"a: b"] * MOST_FIELDS).shape.names) == MOST_FIELDS
     with pytest.raises(FieldsTooLarge):
         fields(*[b"a: b"] * (MOST_FIELDS + 1))
     with pytest.raises(UpstreamProtocolError):
