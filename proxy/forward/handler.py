@@ -92,7 +92,7 @@ class Forwarder:
 
     def _rescue(self, exchange: Exchange, error: Exception) -> None:
         failure = exchange.failure = explain(error)
-        if exchange.replayed and exchange.tenant is not None and not exchange.status:
+        if exchange.replayed and exchange.tenant is not None and exchange.note is None:
             _count_replay(exchange.tenant, "failed")
         if exchange.status:
             # The head is gone: only a broken connection tells the client that this is not the whole.
@@ -154,6 +154,7 @@ class Forwarder:
                 break
             if await _newer(exchange, tokens, token, connection) is token:
                 verdict = Verdict.NO_NEWER
+                exchange.keep_alive = exchange.keep_alive and exchange.body.complete  # no more of it is taken
                 break
             exchange.replayed = True
             await discard(way.upstream, connection, answer, exchange)

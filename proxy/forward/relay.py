@@ -37,7 +37,8 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
         chunked = _begin(exchange, answer, body, persistent=persistent)
         if not body.complete or exchange.client.sending_behind:
             await _stream(exchange, body, chunked=chunked)
-        reusable = persistent and (exchange.upload is None or await _upload_done(exchange))
+        sent = exchange.upload is None and exchange.body.complete
+        reusable = persistent and (sent or await _upload_done(exchange))
     finally:
         if reusable:
             upstream.release(connection)

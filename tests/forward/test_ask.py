@@ -694,6 +694,52 @@ async def test_expectations_hold_through_a_replay() -> None:
         assert (await client.message()).status == 200
 
 
+DOWN = answer(503, body=b"{}")
+
+
+async def test_a_refusal_is_passed_on_where_no_newer_token_can_be_had_and_the_next_request_has_the_old_one() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        _, _, upstream = await proxy.exchange(client, request())
+        proxy.tokens.answers.extend([DOWN] * 10)
+        client.send(request("POST", "/api/v2/x", body=b"hi"))
+        await upstream.message()
+        upstream.send(REFUSED)
+        got = await client.message()
+        assert (got.status, got.body) == (401, b"no")
+        assert b"no newer one could be had" in (got.get(b"Proxy-Status") or b"")
+        client.send(request())
+        assert (await upstream.message()).get(b"Authorization") == b"Bearer token-1"
+        upstream.send(OK)
+        assert (await client.message()).status == 200
+        assert proxy.proxy.report().tenants[0].tally.replays == {"no_newer_token": 1}
+
+
+async def test_a_refusal_passed_on_before_the_body_was_there_ends_both_connections() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        proxy.tokens.answers.extend([proxy.tokens.token(), *[DOWN] * 10])
+        client.send(request("POST", "/api/v2/x", "Content-Length: 6"), b"abc")
+        upstream = await proxy.api.accept()
+        await upstream.head()
+        assert await upstream.read(3) == b"abc"
+        upstream.send(REFUSED)
+        got = await client.message()
+        assert (got.status, got.get(b"Connection")) == (401, b"close")
+        await proxy.upstreams_gone()
+
+
+async def test_a_client_that_leaves_while_a_newer_token_is_awaited_leaves_no_connection_behind() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        proxy.tokens.open.clear()
+        upstream.send(REFUSED)
+        await proxy.tokens.asked_for(2)
+        client.reset()
+        await proxy.clients_gone()
+        await proxy.upstreams_gone()
+
+
 @pytest.mark.parametrize(("size", "requests"), [(1024, 2), (1025, 1)])
 async def test_a_body_is_sent_again_if_it_fits_the_buffer_and_only_then(size: int, requests: int) -> None:
     async with rig(limits={"replay_buffer": 1024}) as proxy, proxy.client() as client:
@@ -723,3 +769,15 @@ async def test_a_replay_that_gets_no_answer_is_a_502_and_counted() -> None:
         fresh.reset()
         assert_ours(await client.message(), 502, "connection_terminated")
         assert proxy.proxy.report().tenants[0].tally.replays == {"failed": 1}
+
+
+async def test_a_replay_whose_answer_is_broken_is_counted_once() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        upstream.send(REFUSED)
+        await upstream.message()
+        upstream.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok")
+        assert (await client.message()).status == 502
+        assert proxy.proxy.report().tenants[0].tally.replays == {"accepted": 1}

@@ -74,9 +74,10 @@ class TokenEndpoint:
                 await peer.message()
                 self.asked += 1
                 await self.open.wait()
-                peer.send(self.answers.popleft() if self.answers else self._token())
+                peer.send(self.answers.popleft() if self.answers else self.token())
 
-    def _token(self) -> bytes:
+    def token(self) -> bytes:
+        """A whole answer with the token of this number."""
         token = {"access_token": f"token-{self.asked}", "token_type": "bearer", "expires_in": 86400}
         return answer(200, "Content-Type: application/json", body=json.dumps(token).encode())
 
