@@ -77,9 +77,9 @@ bench: $(VENV)/.dev $(VENV)/.project
 # uv serves here alone: it resolves for every platform at once. Installing takes nothing but pip.
 lock: $(VENV)/.dev
 	$(PIP) install -qq uv
-	$(COMPILE) $(LOCK_ARGS) pyproject.toml -o requirements.lock
+	$(COMPILE) $(LOCK_ARGS) --all-extras pyproject.toml -o requirements.lock
 	$(COMPILE) $(LOCK_ARGS) --group build -o requirements-build.lock
-	$(COMPILE) $(LOCK_ARGS) -c requirements.lock -c requirements-build.lock --group dev pyproject.toml \
+	$(COMPILE) $(LOCK_ARGS) -c requirements.lock -c requirements-build.lock --group dev --all-extras pyproject.toml \
 		-o tests/requirements.lock
 	cd tests/sdk/javascript && npm install --package-lock-only && node -e '$(NO_ADDRESSES)'
 

@@ -110,14 +110,14 @@ def _lock_digest() -> str:
     return hashlib.sha256((JAVASCRIPT / "package-lock.json").read_bytes()).hexdigest()
 
 
-def _javascript_sdk_missing() -> str | None:
+def _npm_packages_missing() -> str | None:
     stamp = JAVASCRIPT / "node_modules" / ".lock-sha256"
     if stamp.exists() and stamp.read_text() == _lock_digest():
         return _node_missing()
     return _node_missing() or f"its npm packages are not installed (npm ci in {JAVASCRIPT.relative_to(ROOT)})"
 
 
-def _install_javascript_sdk() -> None:
+def _install_npm_packages() -> None:
     if _node_missing() is not None:
         return
     print("For the tests: npm ci", flush=True)
@@ -145,7 +145,8 @@ NEEDS: dict[str, Need] = {
     "chromium": Need(_chromium_missing, _debian("chromium")),
     "curl": _program("curl"),
     "node": Need(_node_missing, _debian("nodejs", "npm")),
-    "javascript-sdk": Need(_javascript_sdk_missing, _install_javascript_sdk),  # after node: npm installs it
+    "javascript-sdk": Need(_npm_packages_missing, _install_npm_packages),  # after node: npm installs it
+    "oidc-provider": Need(_npm_packages_missing, _install_npm_packages),
     "redis-server": _program("redis-server"),
     "package-index": Need(_package_index_missing),
 }

@@ -1,27 +1,36 @@
-"""Token requests and what their answers mean (RFC 6749), as plain values."""
+"""OAuth clients and their token requests (RFC 6749, RFC 7521), as plain values."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC
-from email.utils import parsedate_to_datetime
-from typing import Any, NoReturn
+from dataclasses import dataclass, field, replace
 from urllib.parse import quote_plus, urlencode, urlsplit
 
 from proxy.core.secret import Secret
-from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 
-LONGEST_ANSWER = 262_144
-"""Bytes; a token endpoint's answer is a small JSON object, SAML-backed JWTs included."""
+ASSERTION_LIFETIME = 120.0
+"""Seconds that an assertion signed here is valid: it is used at once, and clocks differ."""
 
-_SENDABLE = re.compile(r"[\x21-\x7e]+")
-_RATE_LIMITED = re.compile(r"rate limit|too many requests|throttl", re.IGNORECASE)
-_BUSY = frozenset({408, 425, 429})
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """The private key that a client signs assertions with (RFC 7523)."""
+
+    pem: Secret
+    algorithm: str
+    """As RFC 7518 3.1 and RFC 8037 call it."""
+    key_id: str | None = None
+    """``kid`` (RFC 7515 4.1.4), where the server knows several keys of this client."""
+
+
+@dataclass(frozen=True, slots=True)
+class AssertionFile:
+    """Where an assertion is found that somebody else renews: read for every token request."""
+
+    path: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +41,19 @@ class Client:
     """For messages only; it does not make a token another one."""
     token_url: str
     client_id: str
-    client_secret: Secret
+    client_secret: Secret | None = None
+    client_auth: str = "client_secret_basic"
     grant: str = "client_credentials"
+    refresh_token: Secret | None = None
+    """The first one, for the grant ``refresh_token``; those that came after it live in the store."""
+    fallback_grant: str | None = None
+    signing_key: SigningKey | None = None
+    assertion: Secret | AssertionFile | None = None
+    """Issued by somebody else, for the grants ``saml2_bearer`` and ``jwt_bearer``; None: signed here."""
+    subject: str | None = None
+    """Whom an assertion that is signed here speaks for (RFC 7523 3)."""
+    audience: str | None = None
+    """Whom assertions that are signed here are meant for; None: the token URL."""
     scope: tuple[str, ...] = ()
     resource_server: str | None = None
     parameters: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
@@ -52,10 +72,38 @@ class Client:
     @property
     def key(self) -> str:
         """A digest of all that makes a token what it is, so that no change of it is ever served an old token."""
-        secret = hashlib.sha256(self.client_secret.reveal().encode()).hexdigest()
-        parts: list[object] = [self.token_url, self.client_id, secret, self.grant, self.scope, self.resource_server]
+        secrets = [self.client_secret, self.refresh_token]
+        secrets.append(None if self.signing_key is None else self.signing_key.pem)
+        secrets.append(self.assertion if isinstance(self.assertion, Secret) else None)
+        parts: list[object] = [self.token_url, self.client_id, *map(_digest, secrets), self.client_auth, self.grant]
+        parts += [self.fallback_grant, self.subject, self.audience, self.scope, self.resource_server]
+        parts.append(None if self.signing_key is None else [self.signing_key.algorithm, self.signing_key.key_id])
+        parts.append(self.assertion.path if isinstance(self.assertion, AssertionFile) else None)
         parts += [sorted(self.parameters.items()), sorted(self.headers.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def fallback(self) -> Client | None:
+        """The client to ask with once the refresh grant has ended in ``invalid_grant``."""
+        if self.fallback_grant is None:
+            return None
+        return replace(self, grant=self.fallback_grant, refresh_token=None, fallback_grant=None)
+
+
+def _digest(secret: Secret | None) -> str | None:
+    return None if secret is None else hashlib.sha256(secret.reveal().encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What one token request shows beside what is configured; made or read for it alone."""
+
+    client_assertion: str | None = field(default=None, repr=False)
+    """Proves who the client is (RFC 7523 2.2)."""
+    assertion: str | None = field(default=None, repr=False)
+    """The grant (RFC 7522 2.1, RFC 7523 2.1)."""
+    refresh_token: Secret | None = None
+    """The grant (RFC 6749 6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +115,9 @@ class TokenRequest:
     body: bytes = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class TokenAnswer:
-    """What a token endpoint issued (RFC 6749 5.1)."""
-
-    access_token: str = field(repr=False)
-    expires_in: object
-    """As it came; ``core.tokens.lifetime`` gives it a meaning."""
-    server_time: float | None
-    """Unix time of the answer by the endpoint's own clock (RFC 9110 6.6.1), if it said so."""
-
-
-def token_request(client: Client) -> TokenRequest:
-    """The request that asks for a client's token (RFC 6749 4.4.2), authenticated with Basic (2.3.1)."""
-    form: list[tuple[str, str]] = [("grant_type", client.grant)]
+def token_request(client: Client, evidence: Evidence = Evidence()) -> TokenRequest:
+    """The request that asks for a client's token (RFC 6749 4.4.2 and 6, RFC 7521 4.1)."""
+    form = _grant(client, evidence)
     if client.scope:
         form.append(("scope", " ".join(client.scope)))
     if client.resource_server is not None:
@@ -90,120 +127,63 @@ def token_request(client: Client) -> TokenRequest:
     headers = dict(client.headers)
     if client.resource_server is not None:
         headers["resource_server"] = client.resource_server
-    # Both are form-encoded first, or a colon in the id would move the border between them.
-    pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret.reveal())}"
-    headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+    if client.client_auth == "client_secret_basic":
+        headers["Authorization"] = _basic(client)
+    else:
+        form += _client_parameters(client, evidence)
     headers["Accept"] = "application/json"
     headers["Content-Type"] = "application/x-www-form-urlencoded"
     return TokenRequest(client.token_url, headers, urlencode(form).encode("ascii"))
 
 
-def read_answer(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> TokenAnswer:
-    """The token in a token endpoint's answer.
+def _grant(client: Client, evidence: Evidence) -> list[tuple[str, str]]:
+    match client.grant:
+        case "refresh_token":
+            assert evidence.refresh_token is not None, "no refresh grant without a refresh token"
+            return [("grant_type", client.grant), ("refresh_token", evidence.refresh_token.reveal())]
+        case "saml2_bearer" | "jwt_bearer":
+            assert evidence.assertion is not None, "no assertion grant without an assertion"
+            urn = f"urn:ietf:params:oauth:grant-type:{client.grant.replace('_', '-')}"
+            return [("grant_type", urn), ("assertion", evidence.assertion)]
+    return [("grant_type", client.grant)]
 
-    :param headers: case-insensitive
-    :param now: Unix time here, to read a ``Retry-After`` date
-    :raises TokenUnavailable: down, busy or throttling, or an answer that no token endpoint gives: ask again later
-    :raises TokenRefused: a reason in the request or the configuration: asking again does not mend it
+
+def _basic(client: Client) -> str:
+    """Id and secret as RFC 6749 2.3.1 joins them."""
+    assert client.client_secret is not None, "no Basic authentication without a secret"
+    # Both are form-encoded first, or a colon in the id would move the border between them.
+    pair = f"{quote_plus(client.client_id)}:{quote_plus(client.client_secret.reveal())}"
+    return "Basic " + base64.b64encode(pair.encode()).decode("ascii")
+
+
+def _client_parameters(client: Client, evidence: Evidence) -> list[tuple[str, str]]:
+    """The client and what proves it, in the form (RFC 6749 2.3.1, RFC 7523 2.2)."""
+    named = [("client_id", client.client_id)]
+    match client.client_auth:
+        case "client_secret_post":
+            assert client.client_secret is not None, "no client authentication without a secret"
+            return [*named, ("client_secret", client.client_secret.reveal())]
+        case "private_key_jwt":
+            assert evidence.client_assertion is not None, "no private_key_jwt without an assertion"
+            return [
+                *named,
+                ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+                ("client_assertion", evidence.client_assertion),
+            ]
+    return named
+
+
+def claims(client: Client, subject: str, now: float, token_id: str) -> dict[str, object]:
+    """What an assertion that the client signs says (RFC 7523 3).
+
+    :param now: Unix time
+    :param token_id: ``jti``; a server takes each once
     """
-    if status != 200:
-        _refuse(client, status, headers, body, now)
-    answer = _json_object(body)
-    if answer is None:
-        kind = headers.get("Content-Type", "").partition(";")[0].strip() or "no media type"
-        what = f"{len(body)} bytes of {kind}" if body else "nothing"
-        raise TokenUnavailable(
-            f"Tenant {client.tenant}: the token endpoint answered 200 with {what} instead of a JSON object; "
-            "look for a captive portal or a gateway between here and login_url.",
-            error="no_json",
-        )
-    token = answer.get("access_token")
-    if not isinstance(token, str) or not _SENDABLE.fullmatch(token):
-        raise TokenUnavailable(
-            f"Tenant {client.tenant}: the token endpoint answered 200 without a usable access_token.",
-            error="no_access_token",
-        )
-    token_type = answer.get("token_type", "bearer")
-    if not isinstance(token_type, str) or token_type.lower() != "bearer":
-        raise TokenRefused(
-            f"Tenant {client.tenant}: the token endpoint issued a token that is not a bearer token (RFC 6750).",
-            error="unsupported_token_type",
-        )
-    return TokenAnswer(token, answer.get("expires_in"), _date(headers.get("Date")))
-
-
-def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> NoReturn:
-    answer = _json_object(body) or {}
-    error = _word(answer.get("error")) or f"http_{status}"
-    described = " ".join(str(answer.get(name, "")) for name in ("error", "error_description", "description"))
-    wait = retry_after(headers.get("Retry-After"), now)
-    # Genesys throttles its token endpoint with 400 invalid_request (rate limit exceeded ...).
-    throttled = status == 429 or (status == 400 and _RATE_LIMITED.search(described) is not None)
-    if throttled:
-        message = "the token endpoint is throttling this client; the next attempt waits."
-        raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error="rate_limited", retry_after=wait)
-    if status >= 500 or status in _BUSY:
-        message = f"the token endpoint answered {status}; the next attempt waits."
-        raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error=f"http_{status}", retry_after=wait)
-    raise TokenRefused(f"Tenant {client.tenant}: {_advice(error, status)}", error=error, retry_after=wait)
-
-
-def _advice(error: str, status: int) -> str:
-    match error:
-        case "invalid_client":
-            return (
-                "the token endpoint does not know this client or refuses its secret (invalid_client). "
-                "The usual cause is the wrong region; then client_id and client_secret."
-            )
-        case "invalid_grant":
-            return "the token endpoint refuses this grant (invalid_grant): it was used, revoked or is another org's."
-        case "unauthorized_client" | "unsupported_grant_type":
-            return f"this OAuth client may not use this grant ({error}); allow it in the org's admin pages."
-        case "invalid_scope":
-            return "the token endpoint refuses the scope (invalid_scope); compare scope with the client's own."
-    if 300 <= status < 400:
-        return f"the token endpoint redirects ({status}), and a secret never follows; check region and login_url."
-    return f"the token endpoint refused the request ({error}, status {status}); check region, login_url and client."
-
-
-def retry_after(value: str | None, now: float) -> float | None:
-    """Seconds in a ``Retry-After`` (RFC 9110 10.2.3), a number or a date; None where it says nothing usable."""
-    if value is None:
-        return None
-    seconds = value.strip()
-    if seconds.isascii() and seconds.isdigit():
-        return float(seconds[:12])
-    date = _date(value)
-    return None if date is None else max(0.0, date - now)
-
-
-def unreachable(client: Client, reason: str) -> TokenError:
-    """The error for a token endpoint that gave no answer at all."""
-    return TokenUnavailable(
-        f"Tenant {client.tenant}: the token endpoint gave no answer ({reason}); check region, login_url and network.",
-        error="unreachable",
-    )
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
-
-
-def _word(value: object) -> str | None:
-    # What the endpoint sends ends in logs and metrics: an error code is a short word or it is nothing.
-    return value if isinstance(value, str) and re.fullmatch(r"[a-z_]{1,40}", value) else None
-
-
-def _date(value: str | None) -> float | None:
-    if value is None:
-        return None
-    try:
-        date = parsedate_to_datetime(value)
-        # The oldest form names no zone, and every HTTP date is in GMT (RFC 9110 5.6.7).
-        return (date.replace(tzinfo=UTC) if date.tzinfo is None else date).timestamp()
-    except (ValueError, OverflowError):
-        return None
+    return {
+        "iss": client.client_id,
+        "sub": subject,
+        "aud": client.audience or client.token_url,
+        "iat": int(now),
+        "exp": int(now + ASSERTION_LIFETIME),
+        "jti": token_id,
+    }

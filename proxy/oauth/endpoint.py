@@ -10,14 +10,10 @@ from functools import partial
 
 import aiohttp
 
-from proxy.core.grants import (
-    LONGEST_ANSWER,
-    Client,
-    TokenAnswer,
-    read_answer,
-    token_request,
-    unreachable,
-)
+from proxy.core.answers import LONGEST_ANSWER, TokenAnswer, read_answer, unreachable
+from proxy.core.grants import Client, token_request
+from proxy.core.secret import Secret
+from proxy.oauth.assertions import evidence
 
 REQUEST_TIMEOUT = 10.0
 """Seconds for a whole token request, well inside the SDKs' patience of 16 s."""
@@ -49,13 +45,14 @@ class TokenEndpoint:
         """Waits until the client's login host has room for one more request."""
         return self._turns[client.login]
 
-    async def ask(self, client: Client) -> TokenAnswer:
+    async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         """Asks for a token.
 
+        :param refresh_token: the one to show, for the grant ``refresh_token``
         :raises TokenUnavailable: no answer, or one that says "later"
         :raises TokenRefused: the endpoint refuses this client or request
         """
-        request = token_request(client)
+        request = token_request(client, await evidence(client, refresh_token))
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=self.connect_timeout)
         try:
             async with self._session.post(

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from proxy.core import backoff, tokens
-from proxy.core.grants import Client, TokenAnswer
+from proxy.core.answers import TokenAnswer
+from proxy.core.grants import Client
 from proxy.core.replay import COOL_DOWN
 from proxy.core.report import Tally, TokenState
 from proxy.core.tokens import Instant, Token

@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -27,7 +27,7 @@ from proxy.settings.model import (
     TenantTable,
 )
 from proxy.settings.problems import Location, expectation, line, nearest, quoted
-from proxy.settings.tenants import lacking, merged, resolved
+from proxy.settings.tenants import idle, lacking, merged, resolved
 from proxy.settings.values import Place, reason
 
 M = TypeVar("M", bound=Section)
@@ -78,10 +78,11 @@ class _Reader:
         tables = self.claim(main.tenants, self.path)
         for path in self.included(main.include):
             tables |= self.tenants_of(path)
+        own = {name: table.model_fields_set for name, table in tables.items()}
         tables = {name: merged(table, main.defaults) for name, table in tables.items()}
         self.check_access(main)
         self.check_default_tenant(main.routing.default_tenant, tables)
-        self.check_tenants(tables)
+        self.check_tenants(tables, own)
         return None if self.problems else self.built(main, tables)
 
     def built(self, main: ConfigurationFile, tables: Mapping[str, TenantTable]) -> Settings:
@@ -205,7 +206,11 @@ class _Reader:
         message = f"expected the name of a tenant (got {quoted(default)}){nearest(default, tables)}"
         self.report(self.path, ("routing", "default_tenant"), message)
 
-    def check_tenants(self, tables: Mapping[str, TenantTable]) -> None:
+    def check_tenants(self, tables: Mapping[str, TenantTable], own: Mapping[str, Collection[str]]) -> None:
+        """Checks merged tables.
+
+        :param own: the keys of each that do not come from ``[defaults]``
+        """
         refused: dict[Location, set[str]] = defaultdict(set)
         for location in self.refused:
             refused[location[:-1]].add(str(location[-1]))
@@ -215,7 +220,8 @@ class _Reader:
         if "defaults" in refused[()]:
             return
         for name, table in tables.items():
-            for key, message in lacking(table, refused[("tenants", name)] | refused[("defaults",)]):
+            broken = refused[("tenants", name)] | refused[("defaults",)]
+            for key, message in lacking(table, broken) + idle(table, own[name], broken):
                 self.report(self.homes[name], ("tenants", name, key), message)
 
 

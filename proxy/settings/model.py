@@ -9,8 +9,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.core.grants import AssertionFile, SigningKey
 from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl
+from proxy.settings.keys import Algorithm, AssertionValue, PrivateKeyValue
 from proxy.settings.values import (
     BufferSize,
     CaFile,
@@ -38,6 +40,9 @@ from proxy.settings.values import (
     Text,
     Url,
 )
+
+Grant = Literal["client_credentials", "saml2_bearer", "jwt_bearer"]
+ClientAuth = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
 
 
 class Section(BaseModel):
@@ -159,13 +164,35 @@ class TenantTable(Section):
         default=None,
         description="URL of the deployment files; default: https://api-cdn.<domain>, or api_url.",
     )
-    grant: Literal["client_credentials"] = Field(
-        default="client_credentials", description="OAuth grant that gets the token."
-    )
+    grant: Grant = Field(default="client_credentials", description="OAuth grant that gets the token.")
     client_id: Printable | None = Field(default=None, description="Id of the OAuth client; required.")
+    client_auth: ClientAuth = Field(
+        default="client_secret_basic", description="How the client proves at the token endpoint who it is."
+    )
     client_secret: ClientSecret | None = Field(
         default=None,
-        description='Secret of the OAuth client; required: { env = "NAME" }, { file = "path" } or the text.',
+        description='Secret of the OAuth client: { env = "NAME" }, { file = "path" } or the text; required for '
+        "client_secret_basic and client_secret_post.",
+    )
+    private_key: PrivateKeyValue | None = Field(
+        default=None,
+        description="Private key in PEM, given like a secret, that signs what private_key_jwt and jwt_bearer show.",
+    )
+    key_id: Printable | None = Field(default=None, description="kid in what private_key signs.")
+    signing_algorithm: Algorithm | None = Field(
+        default=None,
+        description="alg of what private_key signs; default: RS256 for an RSA key, else the only one of its curve.",
+    )
+    assertion: AssertionValue | None = Field(
+        default=None,
+        description="Assertion for the grants saml2_bearer and jwt_bearer, given like a secret and sent as it is; "
+        "a file is read for every token request.",
+    )
+    subject: Printable | None = Field(
+        default=None, description="sub of the assertion that private_key signs for jwt_bearer: whom the token is for."
+    )
+    audience: Printable | None = Field(
+        default=None, description="aud of what private_key signs; default: the URL of the token endpoint."
     )
     scope: Scope = Field(default=(), description="Scopes to ask for; none: all that the client has.")
     resource_server: FieldValue | None = Field(
@@ -250,9 +277,15 @@ class TenantSettings:
     login_url: BaseUrl
     webmessaging_url: BaseUrl
     cdn_url: BaseUrl
-    grant: Literal["client_credentials"]
+    grant: Grant
     client_id: str
-    client_secret: Secret
+    client_auth: ClientAuth
+    client_secret: Secret | None
+    """None where ``client_auth`` shows none; likewise the next four where nothing needs them."""
+    signing_key: SigningKey | None
+    assertion: Secret | AssertionFile | None
+    subject: str | None
+    audience: str | None
     scope: tuple[str, ...]
     resource_server: str | None
     token_parameters: Mapping[str, tuple[str, ...]] = field(repr=False)

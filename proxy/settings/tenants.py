@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from types import MappingProxyType
 
 from proxy.core import regions
+from proxy.core.grants import SigningKey
 from proxy.settings.model import TenantSettings, TenantTable
+from proxy.settings.problems import quoted
+
+_ASSERTION_GRANTS = ("saml2_bearer", "jwt_bearer")
 
 URLS = ("api_url", "login_url", "webmessaging_url", "cdn_url")
 
@@ -35,9 +39,62 @@ def lacking(table: TenantTable, broken: Collection[str]) -> list[tuple[str, str]
         found.append(("region", "expected the org's region, e.g. eu-central-1, or api_url and login_url"))
     if table.client_id is None and "client_id" not in broken:
         found.append(("client_id", "expected the id of the org's OAuth client"))
-    if table.client_secret is None and "client_secret" not in broken:
-        found.append(("client_secret", 'expected the OAuth client\'s secret, e.g. { env = "ACME_SECRET" }'))
+    if not {"grant", "client_auth"} & set(broken):
+        found += [(key, message) for key, message in _unproven(table) if key not in broken]
     return found + _twice(table)
+
+
+def _unproven(table: TenantTable) -> Iterator[tuple[str, str]]:
+    """What the client authentication and the grant need, and the table does not have."""
+    if table.client_auth.startswith("client_secret") and table.client_secret is None:
+        yield "client_secret", 'expected the OAuth client\'s secret, e.g. { env = "ACME_SECRET" }'
+    if table.client_auth == "none" and table.grant == "client_credentials":
+        # RFC 6749 4.4
+        yield "client_auth", "expected client authentication: the grant client_credentials rests on nothing else"
+    if table.grant == "saml2_bearer" and table.assertion is None:
+        yield "assertion", 'expected a SAML assertion for this grant, e.g. { file = "acme.saml" }'
+    if _signs(table) and table.private_key is None:
+        needs = "grant jwt_bearer needs it, or an assertion"
+        needs = "client_auth private_key_jwt needs it" if table.client_auth == "private_key_jwt" else needs
+        yield "private_key", f'expected the client\'s private key, e.g. {{ file = "acme.pem" }}: {needs}'
+    if _signs_grant(table) and table.subject is None:
+        yield "subject", "expected whom the token is for: grant jwt_bearer needs it, or an assertion"
+    key, algorithm = table.private_key, table.signing_algorithm
+    if key is not None and algorithm is not None and algorithm not in key.algorithms:
+        yield "signing_algorithm", f"expected {' or '.join(key.algorithms)} with this key (got {quoted(algorithm)})"
+
+
+def _signs_grant(table: TenantTable) -> bool:
+    return table.grant == "jwt_bearer" and table.assertion is None
+
+
+def _signs(table: TenantTable) -> bool:
+    return table.client_auth == "private_key_jwt" or _signs_grant(table)
+
+
+def idle(table: TenantTable, own: Collection[str], broken: Collection[str]) -> list[tuple[str, str]]:
+    """The tenant's own keys that would do nothing beside its others, with messages.
+
+    :param table: merged
+    :param own: the keys that do not come from ``[defaults]``
+    :param broken: keys that are there but were refused already
+    """
+    if {"grant", "client_auth", "assertion"} & set(broken):
+        return []
+    signing = "expected only with client_auth private_key_jwt, or with grant jwt_bearer and no assertion"
+    needed = {
+        "client_secret": (
+            table.client_auth.startswith("client_secret"),
+            "expected only with client_auth client_secret_…",
+        ),
+        "private_key": (_signs(table), signing),
+        "key_id": (_signs(table), signing),
+        "signing_algorithm": (_signs(table), signing),
+        "audience": (_signs(table), signing),
+        "assertion": (table.grant in _ASSERTION_GRANTS, "expected only with grant saml2_bearer or jwt_bearer"),
+        "subject": (_signs_grant(table), "expected only with grant jwt_bearer and no assertion"),
+    }
+    return [(key, message) for key, (used, message) in needed.items() if key in own and not used]
 
 
 def _twice(table: TenantTable) -> list[tuple[str, str]]:
@@ -56,7 +113,7 @@ def _twice(table: TenantTable) -> list[tuple[str, str]]:
 def resolved(name: str, table: TenantTable) -> TenantSettings:
     """The tenant of a merged table that lacks nothing."""
     assert table.client_id is not None
-    assert table.client_secret is not None
+    signs = _signs(table)
     urls = _urls(table)
     return TenantSettings(
         name=name,
@@ -67,7 +124,12 @@ def resolved(name: str, table: TenantTable) -> TenantSettings:
         cdn_url=urls.cdn,
         grant=table.grant,
         client_id=table.client_id,
-        client_secret=table.client_secret,
+        client_auth=table.client_auth,
+        client_secret=table.client_secret if table.client_auth.startswith("client_secret") else None,
+        signing_key=_signing_key(table) if signs else None,
+        assertion=table.assertion if table.grant in _ASSERTION_GRANTS else None,
+        subject=table.subject if _signs_grant(table) else None,
+        audience=table.audience if signs else None,
         scope=table.scope,
         resource_server=table.resource_server,
         token_parameters=MappingProxyType(dict(table.token_parameters)),
@@ -79,6 +141,11 @@ def resolved(name: str, table: TenantTable) -> TenantSettings:
         allow=table.allow,
         deny=table.deny,
     )
+
+
+def _signing_key(table: TenantTable) -> SigningKey:
+    assert table.private_key is not None
+    return SigningKey(table.private_key.pem, table.signing_algorithm or table.private_key.algorithms[0], table.key_id)
 
 
 def _urls(table: TenantTable) -> regions.RegionUrls:

@@ -40,7 +40,17 @@ _DECIDED_HERE = frozenset(name.decode() for name in fields.HOP_BY_HOP) | {
     "origin",
     "x-proxy-key",
 }
-_OWN_PARAMETERS = frozenset({"grant_type", "client_id", "client_secret"})
+_OWN_PARAMETERS = frozenset(
+    {
+        "assertion",
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "grant_type",
+        "refresh_token",
+    }
+)
 
 T = TypeVar("T")
 
@@ -61,7 +71,8 @@ class Place:
         return (self.folder / text).absolute()
 
 
-def _place(info: ValidationInfo) -> Place:
+def place_of(info: ValidationInfo) -> Place:
+    """Where the values of the file that is being validated are found."""
     return info.context if isinstance(info.context, Place) else Place()
 
 
@@ -84,7 +95,7 @@ def _parsed(parse: Callable[[str], T], value: object) -> T:
 # --- secrets ---
 
 
-def _secret(value: object, info: ValidationInfo) -> Secret:
+def secret(value: object, place: Place) -> Secret:
     """A literal, ``{ env = … }`` or ``{ file = … }``; no message shows what was read."""
     match value:
         case Secret():
@@ -92,9 +103,9 @@ def _secret(value: object, info: ValidationInfo) -> Secret:
         case str():
             text, origin = value, "an empty string"
         case {"env": str(name), **rest} if not rest:
-            text, origin = _variable(name, _place(info)), f"environment variable {name}, which is empty"
+            text, origin = _variable(name, place), f"environment variable {name}, which is empty"
         case {"file": str(name), **rest} if not rest:
-            text, origin = _content(name, _place(info)), f"file {quoted(name)}, which is empty"
+            text, origin = _content(name, place), f"file {quoted(name)}, which is empty"
         case _:
             forms = 'a string, { env = "NAME" } or { file = "path" }'
             raise ValueError(f"expected {forms} (got {kind(value)})")
@@ -140,20 +151,20 @@ def reason(error: OSError | ValueError) -> str:
 
 
 def _client_secret(value: object, info: ValidationInfo) -> Secret:
-    secret = _secret(value, info)
-    if not _VSCHAR.fullmatch(secret.reveal()):
+    found = secret(value, place_of(info))
+    if not _VSCHAR.fullmatch(found.reveal()):
         raise ValueError("expected one line of printable ASCII characters (RFC 6749 A.2)")
-    return secret
+    return found
 
 
 def _caller_key(value: object, info: ValidationInfo) -> Secret:
-    key = _secret(value, info)
+    key = secret(value, place_of(info))
     if len(key.reveal()) < 16 or not _VISIBLE.fullmatch(key.reveal()):
         raise ValueError("expected at least 16 visible ASCII characters, such as openssl rand -hex 16 makes")
     return key
 
 
-_SECRET_SCHEMA = {
+SECRET_SCHEMA = {
     "anyOf": [
         {"type": "string", "minLength": 1},
         {
@@ -171,8 +182,8 @@ _SECRET_SCHEMA = {
     ]
 }
 
-ClientSecret = Annotated[Secret, PlainValidator(_client_secret), WithJsonSchema(_SECRET_SCHEMA)]
-CallerKey = Annotated[Secret, PlainValidator(_caller_key), WithJsonSchema(_SECRET_SCHEMA)]
+ClientSecret = Annotated[Secret, PlainValidator(_client_secret), WithJsonSchema(SECRET_SCHEMA)]
+CallerKey = Annotated[Secret, PlainValidator(_caller_key), WithJsonSchema(SECRET_SCHEMA)]
 
 
 # --- hosts and URLs ---
@@ -300,7 +311,7 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
         return value
     import ssl  # OpenSSL takes its time to load, and most configurations name no file
 
-    place, name = _place(info), _string(value)
+    place, name = place_of(info), _string(value)
     path = place.path(name)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)

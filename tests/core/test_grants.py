@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
-import os
-import time
-from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
-from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from multidict import CIMultiDict
 
-from proxy.core.grants import Client, TokenAnswer, read_answer, retry_after, token_request, unreachable
+from proxy.core.grants import ASSERTION_LIFETIME, AssertionFile, Client, Evidence, SigningKey, claims, token_request
 from proxy.core.secret import Secret
-from proxy.errors import TokenRefused, TokenUnavailable
 
 NOW = 1_700_000_000.0
 SECRET = "hunter2-of-acme"
@@ -42,10 +35,54 @@ def basic(client: Client) -> str:
     return base64.b64decode(encoded, validate=True).decode("ascii")
 
 
-def read(status: int, body: object, headers: Mapping[str, str] | None = None) -> TokenAnswer:
-    """Reads an answer; what is neither bytes nor text is sent as JSON."""
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return read_answer(CLIENT, status, CIMultiDict(headers or {}), content, NOW)
+KEY = SigningKey(Secret("pem"), "RS256")
+
+CHANGES: dict[str, tuple[object, ...]] = {
+    "token_url": ("https://login.mypurecloud.ie/oauth/token", "https://login.mypurecloud.de/oauth/token/"),
+    "client_id": ("acme-id2", "", "acme"),
+    "client_secret": (Secret("hunter3"), Secret(""), None),
+    "client_auth": ("client_secret_post", "none"),
+    "grant": ("refresh_token", "jwt_bearer"),
+    "refresh_token": (Secret("hunter3"), Secret("hunter4"), Secret("")),
+    "fallback_grant": ("client_credentials", "saml2_bearer"),
+    "signing_key": (
+        KEY,
+        replace(KEY, pem=Secret("hunter3")),
+        replace(KEY, algorithm="PS256"),
+        replace(KEY, key_id="1"),
+        replace(KEY, key_id=""),
+    ),
+    "assertion": (Secret("hunter3"), Secret("pem"), AssertionFile("hunter3"), AssertionFile("pem")),
+    "subject": ("agent@acme", "", "x"),
+    "audience": ("agent@acme", "", "x"),
+    "scope": (("messaging:write",), ("a", "b"), ("a b",), ("",)),
+    "resource_server": ("partner-org-id", "", "x"),
+    "parameters": ({"orgName": "x"}, {"orgName": "y"}, {"orgName": ("x", "y")}, {"x": "orgName"}, {"orgName": ""}),
+    "headers": ({"orgName": "x"}, {"orgName": "y"}, {"X-Org": "x"}),
+}
+
+
+texts = st.text(st.characters(codec="utf-8"), max_size=3)
+values = texts | st.lists(texts, max_size=2).map(tuple)
+clients = st.builds(
+    Client,
+    tenant=st.just("acme"),
+    token_url=texts,
+    client_id=texts,
+    client_secret=st.none() | texts.map(Secret),
+    client_auth=texts,
+    grant=texts,
+    refresh_token=st.none() | texts.map(Secret),
+    fallback_grant=st.none() | texts,
+    signing_key=st.none() | st.builds(SigningKey, texts.map(Secret), texts, st.none() | texts),
+    assertion=st.none() | texts.map(Secret) | texts.map(AssertionFile),
+    subject=st.none() | texts,
+    audience=st.none() | texts,
+    scope=st.lists(texts, max_size=2).map(tuple),
+    resource_server=st.none() | texts,
+    parameters=st.dictionaries(texts, values, max_size=2),
+    headers=st.dictionaries(texts, texts, max_size=2),
+)
 
 
 # --- the request ---
@@ -134,18 +171,118 @@ def test_no_way_of_printing_shows_what_a_request_carries() -> None:
         assert request.headers["Authorization"] not in shown
 
 
-# --- the key ---
+# --- client authentication ---
 
-CHANGES: dict[str, tuple[object, ...]] = {
-    "token_url": ("https://login.mypurecloud.ie/oauth/token", "https://login.mypurecloud.de/oauth/token/"),
-    "client_id": ("acme-id2", "", "acme"),
-    "client_secret": (Secret("hunter3"), Secret("")),
-    "grant": ("refresh_token",),
-    "scope": (("messaging:write",), ("a", "b"), ("a b",), ("",)),
-    "resource_server": ("partner-org-id", ""),
-    "parameters": ({"orgName": "x"}, {"orgName": "y"}, {"orgName": ("x", "y")}, {"x": "orgName"}, {"orgName": ""}),
-    "headers": ({"orgName": "x"}, {"orgName": "y"}, {"X-Org": "x"}),
-}
+
+def test_a_secret_in_the_form_needs_no_authorization() -> None:
+    client = replace(CLIENT, client_auth="client_secret_post")
+    assert form(client) == [
+        ("grant_type", "client_credentials"),
+        ("client_id", "acme-id"),
+        ("client_secret", SECRET),
+    ]
+    assert "Authorization" not in token_request(client).headers
+
+
+def test_a_client_without_authentication_names_itself_and_shows_nothing() -> None:
+    client = replace(CLIENT, client_auth="none", grant="refresh_token")
+    request = token_request(client, Evidence(refresh_token=Secret("r1")))
+    assert parse_qsl(request.body.decode()) == [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "r1"),
+        ("client_id", "acme-id"),
+    ]
+    assert "Authorization" not in request.headers
+
+
+def test_a_signed_assertion_takes_the_secrets_place() -> None:
+    client = replace(CLIENT, client_auth="private_key_jwt")
+    request = token_request(client, Evidence(client_assertion="h.p.s"))
+    # RFC 7523 2.2
+    assert parse_qsl(request.body.decode()) == [
+        ("grant_type", "client_credentials"),
+        ("client_id", "acme-id"),
+        ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+        ("client_assertion", "h.p.s"),
+    ]
+    assert SECRET not in request.body.decode()
+    assert "Authorization" not in request.headers
+
+
+@pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post", "private_key_jwt", "none"])
+@pytest.mark.parametrize("grant", ["client_credentials", "refresh_token", "saml2_bearer", "jwt_bearer"])
+def test_no_request_proves_the_client_in_two_ways(client_auth: str, grant: str) -> None:
+    # RFC 6749 2.3
+    client = replace(CLIENT, client_auth=client_auth, grant=grant)
+    request = token_request(client, Evidence("client-assertion", "assertion", Secret("r1")))
+    names = [name for name, _ in parse_qsl(request.body.decode())]
+    assert len(names) == len(set(names))
+    proofs = {"client_secret", "client_assertion"} & set(names) | {"Authorization"} & set(request.headers)
+    assert len(proofs) == (client_auth != "none")
+
+
+# --- grants ---
+
+
+def test_a_refresh_shows_the_refresh_token_it_is_given_and_never_the_first() -> None:
+    client = replace(CLIENT, grant="refresh_token", refresh_token=Secret("first"), scope=("a",))
+    request = token_request(client, Evidence(refresh_token=Secret("fifth")))
+    assert parse_qsl(request.body.decode()) == [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", "fifth"),
+        ("scope", "a"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("grant", "urn"),
+    [
+        ("saml2_bearer", "urn:ietf:params:oauth:grant-type:saml2-bearer"),
+        ("jwt_bearer", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+    ],
+)
+def test_an_assertion_grant_has_its_urn(grant: str, urn: str) -> None:
+    # RFC 7522 2.1, RFC 7523 2.1
+    request = token_request(replace(CLIENT, grant=grant, parameters={"orgName": "acme"}), Evidence(assertion="a+/="))
+    assert parse_qsl(request.body.decode()) == [("grant_type", urn), ("assertion", "a+/="), ("orgName", "acme")]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"grant": "refresh_token"},
+        {"grant": "saml2_bearer"},
+        {"grant": "jwt_bearer"},
+        {"client_auth": "private_key_jwt"},
+        {"client_secret": None},
+        {"client_secret": None, "client_auth": "client_secret_post"},
+    ],
+)
+def test_a_request_that_would_lack_its_evidence_is_never_made(changes: dict[str, Any]) -> None:
+    with pytest.raises(AssertionError):
+        token_request(replace(CLIENT, **changes))
+
+
+def test_the_fallback_is_the_same_client_with_another_grant() -> None:
+    client = replace(CLIENT, grant="refresh_token", refresh_token=Secret("r1"), fallback_grant="client_credentials")
+    assert client.fallback == CLIENT
+    assert CLIENT.fallback is None
+
+
+def test_an_assertion_says_who_speaks_for_whom_to_whom_and_until_when() -> None:
+    # RFC 7523 3
+    assert claims(CLIENT, "agent@acme", 1_700_000_000.9, "id-1") == {
+        "iss": "acme-id",
+        "sub": "agent@acme",
+        "aud": "https://login.mypurecloud.de/oauth/token",
+        "iat": 1_700_000_000,
+        "exp": 1_700_000_000 + ASSERTION_LIFETIME,
+        "jti": "id-1",
+    }
+    assert claims(replace(CLIENT, audience="https://issuer"), "x", 0, "y")["aud"] == "https://issuer"
+
+
+# --- the key ---
 
 
 def test_every_field_of_a_client_is_in_the_key_but_the_tenants_name() -> None:
@@ -168,22 +305,6 @@ def test_all_these_clients_have_different_keys() -> None:
     assert len({client.key for client in clients}) == len(clients)
 
 
-texts = st.text(st.characters(codec="utf-8"), max_size=3)
-values = texts | st.lists(texts, max_size=2).map(tuple)
-clients = st.builds(
-    Client,
-    tenant=st.just("acme"),
-    token_url=texts,
-    client_id=texts,
-    client_secret=texts.map(Secret),
-    grant=texts,
-    scope=st.lists(texts, max_size=2).map(tuple),
-    resource_server=st.none() | texts,
-    parameters=st.dictionaries(texts, values, max_size=2),
-    headers=st.dictionaries(texts, texts, max_size=2),
-)
-
-
 @given(clients, clients, st.sampled_from(sorted(CHANGES)))
 def test_two_clients_that_differ_in_one_field_have_two_keys(one: Client, other: Client, name: str) -> None:
     changes: dict[str, Any] = {name: getattr(other, name)}
@@ -200,277 +321,3 @@ def test_the_tenants_name_and_the_order_of_parameters_and_fields_make_no_other_t
 def test_a_key_does_not_give_the_secret_away() -> None:
     assert SECRET not in CLIENT.key
     assert len(CLIENT.key) == 64
-
-
-# --- the token ---
-
-
-def test_a_token_is_read_from_an_answer() -> None:
-    body = {"access_token": "abc", "token_type": "bearer", "expires_in": 86400}
-    answer = read(200, body, {"Date": formatdate(NOW - 7, usegmt=True)})
-    assert answer == TokenAnswer("abc", 86400, NOW - 7)
-
-
-def test_an_answer_needs_neither_lifetime_nor_type_nor_date() -> None:
-    assert read(200, {"access_token": "abc"}) == TokenAnswer("abc", None, None)
-
-
-def test_what_else_an_answer_says_is_nobodys_concern() -> None:
-    body = {"access_token": "abc", "refresh_token": "r", "scope": ["x"], "extra": {"deep": [1]}}
-    assert read(200, body).access_token == "abc"
-
-
-@pytest.mark.parametrize("expires_in", [0, -1, "3600", None, True, 1e9, [], {}])
-def test_the_stated_lifetime_is_passed_on_as_it_came(expires_in: object) -> None:
-    assert read(200, {"access_token": "abc", "expires_in": expires_in}).expires_in == expires_in
-
-
-@pytest.mark.parametrize("token_type", ["bearer", "Bearer", "BEARER"])
-def test_a_bearer_token_is_one_in_any_case(token_type: str) -> None:
-    assert read(200, {"access_token": "abc", "token_type": token_type}).access_token == "abc"
-
-
-@pytest.mark.parametrize("token_type", ["mac", "DPoP", "", None, 7, ["bearer"]])
-def test_a_token_of_another_type_is_refused(token_type: object) -> None:
-    with pytest.raises(TokenRefused, match="not a bearer token") as caught:
-        read(200, {"access_token": "abc", "token_type": token_type})
-    assert caught.value.error == "unsupported_token_type"
-
-
-@pytest.mark.parametrize(
-    "token",
-    [None, "", " ", "a b", "abc\n", "abc\r\nX-Injected: 1", "a\x00", "tøken", "\x7f", 7, True, ["abc"], {"a": "b"}],
-)
-def test_a_token_that_no_field_can_carry_is_no_token(token: object) -> None:
-    with pytest.raises(TokenUnavailable, match="without a usable access_token") as caught:
-        read(200, {"access_token": token})
-    assert caught.value.error == "no_access_token"
-
-
-def test_an_answer_without_a_token_is_an_error() -> None:
-    with pytest.raises(TokenUnavailable, match="without a usable access_token"):
-        read(200, {"error": "invalid_client"})
-
-
-@pytest.mark.parametrize(
-    ("body", "headers", "said"),
-    [
-        (b"", {}, "with nothing"),
-        (b"", {"Content-Type": "application/json"}, "with nothing"),
-        (b"<html>Sign in</html>", {"Content-Type": "text/html; charset=utf-8"}, "20 bytes of text/html"),
-        (b"<html>Sign in</html>", {"content-type": "TEXT/HTML"}, "20 bytes of TEXT/HTML"),
-        (b"access_token=abc", {}, "16 bytes of no media type"),
-        (b'["abc"]', {"Content-Type": "application/json"}, "7 bytes of application/json"),
-        (b'"abc"', {}, "5 bytes"),
-        (b"null", {}, "4 bytes"),
-        (b'{"access_token": "abc"', {}, "22 bytes"),
-        (b'{"access_token": "\xff"}', {}, "21 bytes"),
-        (b"[" * 200_000, {}, "200000 bytes"),
-        (b'{"a":' * 40_000, {}, "200000 bytes"),
-        (b'{"access_token": "abc", "expires_in": ' + b"9" * 5000 + b"}", {}, "bytes"),
-    ],
-    ids=lambda value: repr(value)[:30],
-)
-def test_an_answer_that_is_no_json_object_is_an_error_that_says_so(
-    body: bytes, headers: dict[str, str], said: str
-) -> None:
-    with pytest.raises(TokenUnavailable, match=said) as caught:
-        read(200, body, headers)
-    assert caught.value.error == "no_json"
-    assert "captive portal" in str(caught.value)
-
-
-def test_json_in_another_unicode_encoding_is_read() -> None:
-    assert read(200, json.dumps({"access_token": "abc"}).encode("utf-16")).access_token == "abc"
-    assert read(200, b"\xef\xbb\xbf" + b'{"access_token": "abc"}').access_token == "abc"
-
-
-# --- refusals ---
-
-
-@pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 521, 599, 408, 425])
-def test_a_server_that_is_down_or_busy_may_answer_later(status: int) -> None:
-    with pytest.raises(TokenUnavailable, match=f"answered {status}") as caught:
-        read(status, b"<html>")
-    assert (caught.value.error, caught.value.retry_after) == (f"http_{status}", None)
-
-
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (429, b""),
-        (429, {"error": "invalid_client"}),
-        (400, {"error": "invalid_request", "error_description": "rate limit exceeded for client 1 [300/60s]"}),
-        (400, {"error": "invalid_request", "description": "Rate Limit Exceeded"}),
-        (400, {"error": "invalid_request (rate limit exceeded for client 1)"}),
-        (400, {"error": "invalid_request", "error_description": "Too many requests"}),
-        (400, {"error_description": "request was throttled"}),
-    ],
-)
-def test_throttling_is_known_by_429_or_as_genesys_says_it(status: int, body: object) -> None:
-    with pytest.raises(TokenUnavailable, match="throttling") as caught:
-        read(status, body, {"Retry-After": "42"})
-    assert (caught.value.error, caught.value.retry_after) == ("rate_limited", 42.0)
-
-
-@pytest.mark.parametrize("status", [503, 500, 408])
-def test_retry_after_is_heard_whatever_the_reason(status: int) -> None:
-    with pytest.raises(TokenUnavailable) as caught:
-        read(status, b"", {"retry-after": "7"})
-    assert caught.value.retry_after == 7
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "advice"),
-    [
-        (401, "invalid_client", "wrong region"),
-        (400, "invalid_client", "wrong region"),
-        (400, "invalid_grant", "refuses this grant"),
-        (400, "unauthorized_client", "may not use this grant"),
-        (400, "unsupported_grant_type", "may not use this grant"),
-        (400, "invalid_scope", "compare scope"),
-        (400, "invalid_request", "invalid_request, status 400"),
-        (403, "access_denied", "access_denied, status 403"),
-    ],
-)
-def test_a_refusal_names_its_reason_and_what_to_do(status: int, error: str, advice: str) -> None:
-    with pytest.raises(TokenRefused, match=advice) as caught:
-        read(status, {"error": error, "description": "client not found", "error_description": "client not found"})
-    assert caught.value.error == error
-    assert "Tenant acme" in str(caught.value)
-
-
-@pytest.mark.parametrize("status", [201, 204, 400, 401, 403, 404, 405, 410, 422])
-def test_any_other_status_is_a_refusal(status: int) -> None:
-    with pytest.raises(TokenRefused, match=str(status)) as caught:
-        read(status, b"")
-    assert caught.value.error == f"http_{status}"
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_a_refusal_that_says_so(status: int) -> None:
-    with pytest.raises(TokenRefused, match=rf"redirects \({status}\).*region"):
-        read(status, b"", {"Location": "https://login.example.com/"})
-
-
-def test_a_token_in_an_answer_that_is_not_200_is_not_taken() -> None:
-    with pytest.raises(TokenRefused):
-        read(203, {"access_token": "abc"})
-
-
-@pytest.mark.parametrize(
-    "error",
-    [7, None, "", "x" * 41, "Invalid_Client", "invalid client", "a\nb", "<script>", ["invalid_client"], {"a": 1}, "é"],
-)
-def test_an_error_that_is_no_short_word_is_not_repeated(error: object) -> None:
-    with pytest.raises(TokenRefused) as caught:
-        read(400, {"error": error})
-    assert caught.value.error == "http_400"
-
-
-def test_no_error_repeats_what_the_endpoint_sent_or_what_it_was_sent() -> None:
-    echo = f"bad: {SECRET}"
-    for status in (200, 302, 400, 401, 429, 500):
-        body = {"error": echo, "description": echo, "error_description": echo, "access_token": f"{SECRET} ."}
-        with pytest.raises((TokenRefused, TokenUnavailable)) as caught:
-            read(status, body, {"Location": echo, "Content-Type": echo})
-        assert SECRET not in f"{caught.value} {caught.value.error}"
-
-
-@settings(max_examples=60)
-@given(
-    st.integers(100, 599),
-    st.binary(max_size=40)
-    | st.dictionaries(
-        st.sampled_from(["access_token", "token_type", "expires_in", "error", "error_description", "description"]),
-        st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8), st.lists),
-    ),
-    st.dictionaries(st.sampled_from(["Date", "Retry-After", "Content-Type"]), st.text(max_size=30)),
-)
-def test_any_answer_is_a_token_or_one_of_our_errors(status: int, body: object, headers: dict[str, str]) -> None:
-    try:
-        answer = read(status, body, headers)
-    except (TokenRefused, TokenUnavailable):
-        return
-    assert status == 200
-    assert answer.access_token
-
-
-@pytest.mark.parametrize("depth", [900, 950, 980, 990, 1000])
-def test_a_description_of_any_depth_is_no_trouble(depth: int) -> None:
-    body = b'{"error": "invalid_client", "description": ' + b"[" * depth + b"]" * depth + b"}"
-    with pytest.raises(TokenRefused):
-        read(401, body)
-
-
-# --- times ---
-
-
-@pytest.fixture(params=["UTC", "America/New_York", "Asia/Kolkata"])
-def _time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = os.environ.get("TZ")
-    monkeypatch.setenv("TZ", request.param)
-    time.tzset()
-    yield
-    monkeypatch.undo()
-    assert os.environ.get("TZ") == before
-    time.tzset()
-
-
-@pytest.mark.usefixtures("_time_zone")
-@pytest.mark.parametrize(
-    "date",
-    ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"],
-)
-def test_a_date_is_read_in_each_of_its_forms_wherever_we_are(date: str) -> None:
-    # RFC 9110 5.6.7; the third has no zone and means GMT.
-    assert read(200, {"access_token": "abc"}, {"Date": date}).server_time == 784111777.0
-    assert retry_after(date, now=784111777.0 - 60) == 60
-
-
-@pytest.mark.parametrize("date", ["", "now", "0", "-1", "Mon, 00 Jan 0000 00:00:00 GMT", "Sun, 06 Nov 999999999 0:0"])
-def test_a_date_that_can_not_be_read_is_none(date: str) -> None:
-    assert read(200, {"access_token": "abc"}, {"Date": date}).server_time is None
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, None),
-        ("0", 0),
-        ("42", 42),
-        (" 42 ", 42),
-        (" " * 20 + "42", 42),
-        ("007", 7),
-        ("9" * 400, 999_999_999_999),
-        (formatdate(NOW + 90, usegmt=True), 90),
-        (formatdate(NOW - 90, usegmt=True), 0),
-        ("", None),
-        ("-5", None),
-        ("1.5", None),
-        ("1e3", None),
-        ("soon", None),
-        ("٣", None),
-        ("²", None),
-    ],
-)
-def test_retry_after_is_a_number_or_a_date(value: str | None, expected: float | None) -> None:
-    assert retry_after(value, NOW) == expected
-
-
-@given(st.text(max_size=60))
-def test_no_retry_after_is_negative_or_an_accident(value: str) -> None:
-    seconds = retry_after(value, NOW)
-    assert seconds is None or seconds >= 0
-
-
-# --- no answer ---
-
-
-def test_no_answer_at_all_is_told_with_its_reason_and_what_to_check() -> None:
-    error = unreachable(CLIENT, "ConnectionRefusedError")
-    assert isinstance(error, TokenUnavailable)
-    assert error.error == "unreachable"
-    assert str(error) == (
-        "Tenant acme: the token endpoint gave no answer (ConnectionRefusedError); check region, login_url and network."
-    )

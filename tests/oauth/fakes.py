@@ -8,7 +8,8 @@ import itertools
 from collections import deque
 from collections.abc import Callable
 
-from proxy.core.grants import Client, TokenAnswer
+from proxy.core.answers import TokenAnswer
+from proxy.core.grants import Client
 from proxy.core.report import Tally
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable

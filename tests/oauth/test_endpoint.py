@@ -20,7 +20,8 @@ import pytest
 import trustme
 from aiohttp import web
 
-from proxy.core.grants import LONGEST_ANSWER, Client, TokenAnswer
+from proxy.core.answers import LONGEST_ANSWER, TokenAnswer
+from proxy.core.grants import Client
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.endpoint import REQUEST_TIMEOUT, TokenEndpoint

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 
-from proxy.core.grants import TokenAnswer
+from proxy.core.answers import TokenAnswer
 from proxy.core.report import TokenState
 from proxy.core.tokens import Instant, state
 from proxy.errors import TokenError

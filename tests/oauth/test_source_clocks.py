@@ -9,7 +9,7 @@ from base64 import urlsafe_b64encode
 import jwt
 import pytest
 
-from proxy.core.grants import TokenAnswer
+from proxy.core.answers import TokenAnswer
 from proxy.core.tokens import Token
 from proxy.errors import TokenError, TokenUnavailable
 from proxy.oauth.source import TokenSource

@@ -18,7 +18,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from proxy.core.grants import Client, TokenAnswer
+from proxy.core.answers import TokenAnswer
+from proxy.core.grants import Client
 from proxy.core.report import Tally
 from proxy.core.tokens import Instant, Token
 from proxy.errors import TokenError

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from proxy import errors
 from proxy.cli import COMMANDS
@@ -138,12 +140,17 @@ def test_every_sdk_of_the_snippets_is_named() -> None:
 def test_every_configuration_in_it_loads(tmp_path: Path) -> None:
     examples = fenced("toml")
     assert examples
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "acme").write_text("secret\n")
     for number, example in enumerate(examples):
         file = tmp_path / f"{number}.toml"
         file.write_text(example, "utf-8")
-        variables = dict.fromkeys(re.findall(r'env = "(\w+)"', example), "a-secret-of-some-length")
+        variables = {
+            name: pem if name.endswith("_PRIVATE_KEY") else "a-secret-of-some-length"
+            for name in re.findall(r'env = "(\w+)"', example)
+        }
         assert load(file, variables).tenants.keys() == tomllib.loads(example)["tenants"].keys()
 
 

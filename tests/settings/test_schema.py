@@ -112,8 +112,11 @@ def test_a_key_with_a_default_is_switched_on_in_the_reference() -> None:
 def test_what_is_switched_off_in_the_reference_loads_when_switched_on(folder: Folder) -> None:
     text = SWITCHED_OFF.sub("", (CONFIG / "reference.toml").read_text("utf-8"))
     problems = folder.problems(text, {"ACME_SECRET": "x"})
+    advice = 'does not exist; write the secret there or use { env = "…" }'
     assert problems == [
-        'proxy.toml: upstream.ca_file: file "corporate-ca.pem" does not exist; expected certificates in PEM'
+        'proxy.toml: upstream.ca_file: file "corporate-ca.pem" does not exist; expected certificates in PEM',
+        f'proxy.toml: tenants.acme.private_key: file "/run/secrets/acme.pem" {advice}',
+        f'proxy.toml: tenants.acme.assertion: file "/run/assertions/acme" {advice}',
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from proxy.core.secret import Secret
 from proxy.settings import load, schema
 from tests.settings.folder import TENANT, Folder
 
@@ -15,7 +16,9 @@ BARE = '[tenants.acme]\nregion = "eu-central-1"\nclient_id = "id"\nclient_secret
 
 
 def secret(folder: Folder, value: str, environ: dict[str, str] | None = None) -> str:
-    return folder.load(BARE + value, environ).tenants["acme"].client_secret.reveal()
+    found = folder.load(BARE + value, environ).tenants["acme"].client_secret
+    assert found is not None
+    return found.reveal()
 
 
 def test_a_secret_is_a_literal_a_variable_or_a_file(folder: Folder) -> None:
@@ -30,7 +33,7 @@ def test_variables_are_those_of_the_process_unless_others_are_given(
 ) -> None:
     monkeypatch.setitem(os.environ, "ACME", "from process")
     path = folder.write("proxy.toml", BARE + '{ env = "ACME" }')
-    assert load(path).tenants["acme"].client_secret.reveal() == "from process"
+    assert load(path).tenants["acme"].client_secret == Secret("from process")
 
 
 @pytest.mark.parametrize(("content", "text"), [("x\n", "x"), ("x\r\n", "x"), ("x\n\n", "x"), (" x ", " x ")])
@@ -47,7 +50,7 @@ def test_a_secrets_file_is_relative_to_the_file_that_names_it(folder: Folder, mo
     main = folder.write("etc/proxy.toml", text)
     monkeypatch.chdir(folder.path)
     settings = load(main.relative_to(folder.path), {})
-    assert settings.tenants["acme"].client_secret.reveal() == "nearby"
+    assert settings.tenants["acme"].client_secret == Secret("nearby")
     names = ["proxy.toml", "key", "tenants.d/acme.toml", "tenants.d/acme.secret"]
     assert settings.sources == tuple(folder.path / "etc" / name for name in names)
 
@@ -179,10 +182,10 @@ SHAPES = [
 
 
 def test_the_schema_knows_which_keys_are_secret() -> None:
+    tenants = ("client_secret", "private_key", "assertion")
     assert secret_keys(schema()) == [
         "access.caller_keys",
-        "defaults.client_secret",
-        "tenants.acme.client_secret",
+        *(f"{table}.{key}" for table in ("defaults", "tenants.acme") for key in tenants),
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl
 from tests.settings.folder import TENANT, Folder
 
@@ -23,7 +24,9 @@ def test_a_tenant_has_defaults(folder: Folder) -> None:
     assert tenant.region == "mypurecloud.de"
     assert tenant.grant == "client_credentials"
     assert tenant.client_id == "id"
-    assert tenant.client_secret.reveal() == "secret"
+    assert tenant.client_auth == "client_secret_basic"
+    assert tenant.client_secret == Secret("secret")
+    assert (tenant.signing_key, tenant.assertion, tenant.subject, tenant.audience) == (None, None, None, None)
     assert tenant.scope == ()
     assert tenant.resource_server is None
     assert tenant.token_parameters == {}
@@ -203,10 +206,10 @@ def test_a_scope_of_another_shape_is_refused(folder: Folder, value: str, got: st
     ]
 
 
-def test_only_client_credentials_is_a_grant(folder: Folder) -> None:
+def test_a_grant_is_one_of_these(folder: Folder) -> None:
     assert folder.tenant('grant = "client_credentials"').grant == "client_credentials"
-    assert folder.problems(f'{TENANT}grant = "refresh_token"') == [
-        'proxy.toml: tenants.acme.grant: expected "client_credentials" (got "refresh_token")'
+    assert folder.problems(f'{TENANT}grant = "password"') == [
+        'proxy.toml: tenants.acme.grant: expected "client_credentials", "saml2_bearer" or "jwt_bearer" (got "password")'
     ]
 
 
@@ -225,7 +228,13 @@ def test_a_token_parameter_is_a_string_or_several(folder: Folder) -> None:
     assert tenant.token_parameters == {"audience": ("x",), "resource": ("a", "b"), "ö": ("",)}
 
 
-@pytest.mark.parametrize("name", ["grant_type", "client_id", "client_secret", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "grant_type", "client_id", "client_secret", "client_assertion", "client_assertion_type", "assertion",
+        "refresh_token", "",
+    ],
+)  # fmt: skip
 def test_a_token_parameter_is_none_of_the_proxys_own(folder: Folder, name: str) -> None:
     (problem,) = folder.problems(f'{TENANT}token_parameters = {{ "{name}" = "x" }}')
     assert problem.endswith("expected another parameter: this one is the proxy's to send")

@@ -1,0 +1,231 @@
+"""How a client proves who it is, and what its grant shows: which keys that takes, and which it leaves idle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from functools import cache
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
+from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
+
+from proxy.core.grants import AssertionFile
+from proxy.core.secret import Secret
+from proxy.settings import TenantSettings
+from tests.settings.folder import Folder
+
+TENANT = '[tenants.acme]\nregion = "eu-central-1"\nclient_id = "id"\n'
+SECRET = 'client_secret = "secret"\n'
+SIGNED = 'client_auth = "private_key_jwt"\nprivate_key = { file = "key.pem" }\n'
+
+PEM = serialization.Encoding.PEM
+PKCS8 = serialization.PrivateFormat.PKCS8
+PLAIN = serialization.NoEncryption()
+
+
+CURVES = {"p256": ec.SECP256R1(), "p384": ec.SECP384R1(), "p521": ec.SECP521R1(), "k1": ec.SECP256K1()}
+
+
+@cache
+def key(kind: str) -> PrivateKeyTypes:
+    match kind:
+        case "rsa":
+            return rsa.generate_private_key(65537, 2048)
+        case "short rsa":
+            return rsa.generate_private_key(65537, 1024)
+        case "ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
+        case "ed448":
+            return ed448.Ed448PrivateKey.generate()
+        case "x25519":
+            return x25519.X25519PrivateKey.generate()
+    return ec.generate_private_key(CURVES[kind])
+
+
+def pem(kind: str) -> bytes:
+    return key(kind).private_bytes(PEM, PKCS8, PLAIN)
+
+
+PUBLIC = key("rsa").public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+LOCKED = key("rsa").private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"x"))
+
+
+@pytest.fixture
+def signed(folder: Folder) -> Folder:
+    """A folder with a key in it."""
+    folder.write("key.pem", pem("rsa"))
+    folder.write("acme.saml", "PHNhbWw+")
+    return folder
+
+
+def tenant(folder: Folder, keys: str) -> TenantSettings:
+    return folder.load(TENANT + keys).tenants["acme"]
+
+
+# --- client authentication ---
+
+
+@pytest.mark.parametrize("client_auth", ["client_secret_basic", "client_secret_post"])
+def test_a_secret_is_shown_in_one_of_two_ways(folder: Folder, client_auth: str) -> None:
+    found = tenant(folder, f'{SECRET}client_auth = "{client_auth}"')
+    assert (found.client_auth, found.client_secret) == (client_auth, Secret("secret"))
+    (problem,) = folder.problems(f'{TENANT}client_auth = "{client_auth}"')
+    assert problem.startswith("proxy.toml: tenants.acme.client_secret: expected the OAuth client's secret")
+
+
+@pytest.mark.parametrize(
+    "kind,algorithm",
+    [
+        ("rsa", "RS256"),
+        ("p256", "ES256"),
+        ("p384", "ES384"),
+        ("p521", "ES512"),
+        ("ed25519", "EdDSA"),
+        ("ed448", "EdDSA"),
+    ],
+)
+def test_the_key_decides_how_it_signs(folder: Folder, kind: str, algorithm: str) -> None:
+    folder.write("key.pem", pem(kind))
+    found = tenant(folder, SIGNED + 'key_id = "1"').signing_key
+    assert found is not None
+    assert (found.algorithm, found.key_id) == (algorithm, "1")
+    assert found.pem == Secret(pem(kind).decode().rstrip("\n"))
+
+
+def test_an_rsa_key_may_sign_in_other_ways(signed: Folder) -> None:
+    found = tenant(signed, SIGNED + 'signing_algorithm = "PS256"').signing_key
+    assert found is not None
+    assert found.algorithm == "PS256"
+    (problem,) = signed.problems(TENANT + SIGNED + 'signing_algorithm = "ES256"')
+    assert problem.startswith("proxy.toml: tenants.acme.signing_algorithm: expected RS256 or RS384 or ")
+    assert problem.endswith('(got "ES256")')
+
+
+def test_a_key_may_stand_in_a_variable(folder: Folder) -> None:
+    keys = SIGNED.replace('file = "key.pem"', 'env = "KEY"')
+    assert folder.load(TENANT + keys, {"KEY": pem("p256").decode()}).tenants["acme"].signing_key is not None
+
+
+def test_private_key_jwt_needs_a_key(folder: Folder) -> None:
+    (problem,) = folder.problems(TENANT + 'client_auth = "private_key_jwt"')
+    assert problem.startswith("proxy.toml: tenants.acme.private_key: expected the client's private key")
+
+
+@pytest.mark.parametrize(
+    "content,message",
+    [
+        (b"secret\n", "expected a private key in PEM"),
+        (
+            key("rsa").public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+            "expected a private key in PEM",
+        ),
+        (
+            key("rsa").private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"x")),
+            "expected a private key without a passphrase",
+        ),
+        (pem("short rsa"), "expected an RSA key of at least 2048 bits (got 1024) (RFC 7518 3.3)"),
+        (pem("k1"), "expected an RSA, P-256, P-384, P-521, Ed25519 or Ed448 key"),
+        (pem("x25519"), "expected an RSA, P-256, P-384, P-521, Ed25519 or Ed448 key"),
+    ],
+    ids=["no key", "public key", "passphrase", "short", "other curve", "no signing key"],
+)
+def test_any_other_key_is_refused_and_not_shown(folder: Folder, content: bytes, message: str) -> None:
+    folder.write("key.pem", content)
+    assert folder.problems(TENANT + SIGNED) == [f"proxy.toml: tenants.acme.private_key: {message}"]
+
+
+def test_a_key_without_the_package_that_reads_it_says_what_to_install(
+    signed: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.serialization", None)
+    (problem,) = signed.problems(TENANT + SIGNED)
+    assert problem.endswith("pip install 'genesys-auth-proxy[signing]'")
+
+
+def test_client_credentials_rest_on_client_authentication(folder: Folder) -> None:
+    (problem,) = folder.problems(TENANT + 'client_auth = "none"')
+    assert problem.startswith("proxy.toml: tenants.acme.client_auth: expected client authentication")
+
+
+# --- grants ---
+
+
+@pytest.mark.parametrize("grant", ["saml2_bearer", "jwt_bearer"])
+def test_an_assertion_is_a_literal_a_variable_or_a_file_that_is_read_later(signed: Folder, grant: str) -> None:
+    keys = f'{TENANT}client_auth = "none"\ngrant = "{grant}"\nassertion = '
+    assert signed.load(keys + '"a.b.c"').tenants["acme"].assertion == Secret("a.b.c")
+    assert signed.load(keys + '{ env = "A" }', {"A": "a.b.c"}).tenants["acme"].assertion == Secret("a.b.c")
+    settings = signed.load(keys + '{ file = "acme.saml" }')
+    assert settings.tenants["acme"].assertion == AssertionFile(str(signed.path / "acme.saml"))
+    assert settings.sources == (signed.main,), "a new assertion is no reason to reload"
+
+
+@pytest.mark.parametrize("value", ['"a b"', '"<saml/> x"', '"ä"', '"a\\nb"', '{ file = "gone" }', "5", '{ url = "x" }'])
+def test_any_other_assertion_is_refused(folder: Folder, value: str) -> None:
+    (problem,) = folder.problems(f'{TENANT}client_auth = "none"\ngrant = "saml2_bearer"\nassertion = {value}')
+    assert problem.startswith("proxy.toml: tenants.acme.assertion: ")
+
+
+def test_saml_needs_an_assertion(folder: Folder) -> None:
+    (problem,) = folder.problems(f'{TENANT}{SECRET}grant = "saml2_bearer"')
+    assert problem.startswith("proxy.toml: tenants.acme.assertion: expected a SAML assertion")
+
+
+def test_a_jwt_is_signed_here_for_somebody(signed: Folder) -> None:
+    keys = f'{SECRET}grant = "jwt_bearer"\nprivate_key = {{ file = "key.pem" }}\nsubject = "agent"\naudience = "aud"'
+    found = tenant(signed, keys)
+    assert found.signing_key is not None
+    assert (found.subject, found.audience, found.client_secret) == ("agent", "aud", Secret("secret"))
+    problems = signed.problems(f'{TENANT}{SECRET}grant = "jwt_bearer"')
+    assert [problem.split(": ")[1] for problem in problems] == ["tenants.acme.private_key", "tenants.acme.subject"]
+
+
+# --- what would do nothing ---
+
+IDLE = {
+    "client_secret": [('"x"', 'client_auth = "none"\ngrant = "saml2_bearer"\nassertion = "a"'), ('"x"', SIGNED)],
+    "private_key": [
+        ('{ file = "key.pem" }', SECRET),
+        ('{ file = "key.pem" }', f'{SECRET}grant = "jwt_bearer"\nassertion = "a"'),
+    ],
+    "key_id": [('"1"', SECRET)],
+    "signing_algorithm": [('"RS256"', SECRET)],
+    "audience": [('"a"', SECRET)],
+    "assertion": [('"a"', SECRET), ('"a"', SIGNED)],
+    "subject": [('"a"', SECRET), ('"a"', SIGNED), ('"a"', f'{SECRET}grant = "jwt_bearer"\nassertion = "a"')],
+}
+
+
+@pytest.mark.parametrize("name,value,others", [(name, *each) for name, many in IDLE.items() for each in many])
+def test_a_key_that_would_do_nothing_is_a_mistake(signed: Folder, name: str, value: str, others: str) -> None:
+    (problem,) = signed.problems(f"{TENANT}{others}\n{name} = {value}")
+    assert problem.startswith(f"proxy.toml: tenants.acme.{name}: expected only with ")
+
+
+def test_in_defaults_it_is_there_for_those_who_need_it(signed: Folder) -> None:
+    defaults = f'[defaults]\n{SECRET}private_key = {{ file = "key.pem" }}\nkey_id = "1"\naudience = "a"\n'
+    found = tenant(signed, SECRET)
+    inherited = signed.load(defaults + TENANT).tenants["acme"]
+    assert inherited == found, "and is nothing to the others"
+    signing = signed.load(f'{defaults}{TENANT}client_auth = "private_key_jwt"').tenants["acme"]
+    assert signing.signing_key is not None
+    assert (signing.signing_key.key_id, signing.client_secret) == ("1", None)
+
+
+def test_a_broken_grant_is_the_only_problem(signed: Folder) -> None:
+    (problem,) = signed.problems(f'{TENANT}{SIGNED}grant = "x"\nsubject = "a"')
+    assert "tenants.acme.grant: " in problem
+
+
+def test_no_repr_shows_a_key_or_an_assertion(signed: Folder) -> None:
+    keys = 'client_auth = "none"\ngrant = "saml2_bearer"\nassertion = "hunter2.assertion"'
+    assert "hunter2" not in repr(tenant(signed, keys))
+    assert "PRIVATE" not in repr(tenant(signed, SIGNED))
+
+
+def test_no_problem_shows_an_assertion(folder: Folder) -> None:
+    value = json.dumps("hunter2 with a space")
+    (problem, *_) = folder.problems(f'{TENANT}client_auth = "none"\ngrant = "jwt_bearer"\nassertion = {value}')
+    assert "hunter2" not in problem
