@@ -78,16 +78,14 @@ class Fields:
     :ivar block: the whole section as it came, each line with its CRLF
     :ivar lines: the lines as they came, without their CRLF, in order
     :ivar shape: their names
-    :ivar memo: what ``end_to_end_request`` made of it last, because an SDK sends the same section again and again
     """
 
-    __slots__ = ("block", "lines", "memo", "shape")
+    __slots__ = ("block", "lines", "shape")
 
     def __init__(self, block: bytes, lines: list[bytes], shape: Shape) -> None:
         self.block = block
         self.lines = lines
         self.shape = shape
-        self.memo: tuple[tuple[bytes, ...], bytes] | None = None
 
     def __contains__(self, name: bytes) -> bool:
         """Whether there is a field with this lower-case name."""
@@ -138,13 +136,9 @@ def end_to_end_request(fields: Fields, dropped: tuple[bytes, ...] = ()) -> bytes
 
     :param dropped: further lower-case names
     """
-    if fields.memo is not None and fields.memo[0] == dropped:
-        return fields.memo[1]
     named, shape = _named(fields), fields.shape
     gone = shape.here.union(dropped)
-    passing = _section(fields, shape.passing(gone) if named <= gone else shape.without(gone | named))
-    fields.memo = (dropped, passing)
-    return passing
+    return _section(fields, shape.passing(gone) if named <= gone else shape.without(gone | named))
 
 
 def end_to_end_response(fields: Fields, dropped: frozenset[bytes] = HOP_BY_HOP) -> bytes:

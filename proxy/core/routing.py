@@ -14,9 +14,6 @@ from proxy.errors import BadRequest
 PLACEHOLDER = "genesys-auth-proxy-keeps-the-token"
 """Stands for the access and the refresh token in what we tell SDKs; worth nothing to anybody."""
 
-REMEMBERED = 256
-"""Bytes of a target up to which what was read of it is remembered: programs ask for the same things again."""
-
 TENANT_NAME = re.compile(rb"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)([^#]*)", re.IGNORECASE)
@@ -60,11 +57,6 @@ def split(method: bytes, target: bytes) -> Target:
 
     :raises BadRequest: for any other form, or ``*`` with another method
     """
-    return _split(method, target) if len(target) <= REMEMBERED else _split.__wrapped__(method, target)
-
-
-@lru_cache(maxsize=4096)
-def _split(method: bytes, target: bytes) -> Target:
     authority = None
     if not target.startswith(b"/"):
         if target == b"*":
@@ -116,11 +108,6 @@ def kind_of(rest: bytes, *, websocket: bool) -> Kind:
     A path that an upstream could read as a guest's (by decoding, dot segments or case) is a guest's: the org's
     token must never go where a guest's belongs, so in doubt none is injected.
     """
-    return _kind_of(rest, websocket) if len(rest) <= REMEMBERED else _kind_of.__wrapped__(rest, websocket)
-
-
-@lru_cache(maxsize=4096)
-def _kind_of(rest: bytes, websocket: bool) -> Kind:
     path = rest.partition(b"?")[0]
     if path.startswith(b"/api/v2/") and not _ODD.search(path):
         return Kind.GUEST if _GUEST.fullmatch(path) else Kind.API

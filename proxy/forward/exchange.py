@@ -78,16 +78,18 @@ class Exchange:
         self.head = head
         self.method = head.method
         self.minor = head.minor
-        self.fields, length, self.keep_alive, upgrade = head.section
+        section = head.section
+        self.fields = section.fields
+        self.keep_alive = section.keep_alive
         self.client = client
         self.timing = timing
         self.started = time.perf_counter()
         self.arrived = client.loop.time()
         self.body = NO_BODY
-        if length:
-            body = Body(client, length, request=True, limit=timing.max_header_bytes)
+        if section.length:
+            body = Body(client, section.length, request=True, limit=timing.max_header_bytes)
             self.body = KeptBody(body, timing.replay_buffer)
-        self.websocket = upgrade == b"websocket" and self.method == b"GET" and not length
+        self.websocket = section.upgrade == b"websocket" and self.method == b"GET" and not section.length
         self.wants_trailers = b"te" in self.fields and b"trailers" in options(self.fields.get(b"te"))
         self.tenant: Tenant | None = None
         self.origin: bytes | None = None

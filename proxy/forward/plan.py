@@ -19,14 +19,26 @@ _ANSWERED_HERE = frozenset({Kind.TOKEN, Kind.LOGIN_PAGE, Kind.THIS_HOP})
 """Nothing of the tenant's goes out: placeholders and redirects, and people's own logins with \"fill\"."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
+class Sender:
+    """What a request's fields decide whatever its target is; the same for every request with the same section."""
+
+    rules: Rules
+    authority: bytes
+    """What the request is for."""
+    origin: bytes | None
+    """The allowed origin of a page that may read the answer."""
+    passing: bytes
+    """The lines that go to the upstream, and those that this hop adds."""
+
+
+@dataclass(slots=True, eq=False)
 class Plan:
     """A request's way; the same for every request with the same head, while the rules are the same."""
 
     rules: Rules
     kind: Kind
     origin: bytes | None
-    """The allowed origin of a page that may read the answer."""
     tenant: Tenant
     target: Target
     upstream: Upstream
@@ -47,7 +59,7 @@ def preflight(rules: Rules, exchange: Exchange) -> bytes | None:
     """
     if exchange.method != b"OPTIONS" or b"access-control-request-method" not in exchange.fields:
         return None
-    exchange.origin = _origin(rules, exchange, routing.split(exchange.method, exchange.head.target))
+    exchange.origin = _sender(rules, exchange, routing.split(exchange.method, exchange.head.target)).origin
     return None if exchange.origin is None else access.preflight(exchange.fields)
 
 
@@ -71,9 +83,10 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     if head.method in (b"CONNECT", b"TRACE"):
         raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
     target = routing.split(head.method, head.target)
-    exchange.origin = _origin(rules, exchange, target)
+    sender = _sender(rules, exchange, target)
+    exchange.origin = sender.origin
     access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
-    exchange.tenant = tenant = _tenant(rules, exchange, target)
+    exchange.tenant = tenant = _tenant(rules, fields, target, sender.authority)
     kind = _kind(exchange, target)
     if head.method not in tenant.policy.harmless:
         access.check_policy(tenant.policy, head.method, target.rest, answered_here=kind in _ANSWERED_HERE)
@@ -82,11 +95,11 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     return Plan(
         rules=rules,
         kind=kind,
-        origin=exchange.origin,
+        origin=sender.origin,
         tenant=tenant,
         target=target,
         upstream=upstream,
-        opening=_opening(exchange, upstream, target.rest, rules.tenant_header),
+        opening=_opening(head.method, upstream, target.rest, sender.passing),
         credential=fields.get(b"authorization") if keeps else None,
         inject=not keeps,
     )
@@ -105,15 +118,21 @@ def _authority(head: RequestHead, fields: Fields, target: Target) -> bytes:
     return target.authority
 
 
-def _origin(rules: Rules, exchange: Exchange, target: Target) -> bytes | None:
-    fields = exchange.fields
+def _sender(rules: Rules, exchange: Exchange, target: Target) -> Sender:
+    """What the fields decide, remembered with their section where method and target have no part in it."""
+    section, fields = exchange.head.section, exchange.fields
+    remembered = section.memo
+    if isinstance(remembered, Sender) and remembered.rules is rules and target.authority is None:
+        return remembered
     authority = _authority(exchange.head, fields, target)
-    return access.check_caller(rules.callers, authority, fields.get(b"origin"), fields.get(b"sec-fetch-site"))
+    origin = access.check_caller(rules.callers, authority, fields.get(b"origin"), fields.get(b"sec-fetch-site"))
+    made = Sender(rules, authority, origin, _passing(exchange, rules.tenant_header))
+    if target.authority is None and section.upgrade is None and b"max-forwards" not in fields:
+        section.memo = made
+    return made
 
 
-def _tenant(rules: Rules, exchange: Exchange, target: Target) -> Tenant:
-    fields = exchange.fields
-    authority = _authority(exchange.head, fields, target)
+def _tenant(rules: Rules, fields: Fields, target: Target, authority: bytes) -> Tenant:
     name = routing.tenant_of(target, fields.get(rules.tenant_header), authority, rules.default_tenant)
     if name is None:
         raise UnknownTenant(
@@ -142,8 +161,14 @@ def _upstream(tenant: Tenant, kind: Kind) -> Upstream:
     return tenant.api
 
 
-def _opening(exchange: Exchange, upstream: Upstream, rest: bytes, tenant_header: bytes) -> bytes:
-    """The request line, the client's end-to-end fields, and what this hop adds."""
+def _opening(method: bytes, upstream: Upstream, rest: bytes, passing: bytes) -> bytes:
+    """The request line, with the target as it came, and the lines behind it."""
+    path = upstream.path if rest != b"*" else b""
+    return b"%b %b%b%b%b" % (method, path, rest, upstream.version_and_host, passing)
+
+
+def _passing(exchange: Exchange, tenant_header: bytes) -> bytes:
+    """The client's end-to-end lines, and what this hop adds."""
     dropped: tuple[bytes, ...] = (tenant_header,)
     ours = VIA[exchange.minor]
     if exchange.head.section.length == CHUNKED:
@@ -157,9 +182,7 @@ def _opening(exchange: Exchange, upstream: Upstream, rest: bytes, tenant_header:
     if exchange.method == b"OPTIONS" and (hops := exchange.fields.get(b"max-forwards")) is not None:
         dropped += (b"max-forwards",)
         ours += b"Max-Forwards: %b\r\n" % _one_hop_less(hops)
-    target = upstream.path + rest if rest != b"*" else rest
-    section = end_to_end_request(exchange.fields, dropped) + ours
-    return b"%b %b%b%b" % (exchange.method, target, upstream.version_and_host, section)
+    return end_to_end_request(exchange.fields, dropped) + ours
 
 
 def _one_hop_less(hops: bytes) -> bytes:

@@ -39,8 +39,9 @@ _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK_BEFORE_COLON = re.compile(rb"(?m)^(" + _TOKEN + rb")[ \t]+:")
 
 
-class Section(NamedTuple):
-    """A request's fields, and what they say of its body and its connection."""
+@dataclass(slots=True, eq=False)
+class Section:
+    """A request's fields, and what they say of its body and its connection; shared by all requests that have them."""
 
     fields: Fields
     length: int
@@ -49,6 +50,8 @@ class Section(NamedTuple):
     """The client keeps its connection open."""
     upgrade: bytes | None
     """The protocol that the client wants to go on with on this connection, in lower case (RFC 9110 7.8)."""
+    memo: object = None
+    """For the reader: what was decided on these fields, whatever the request's line."""
 
 
 @dataclass(slots=True, eq=False)
