@@ -231,7 +231,7 @@ def _failure(error: Exception) -> web.Response:
         case NotAllowed():
             return error_answer(403, "not.allowed", str(error))
         case UnknownTenant():
-            return error_answer(404, "unknown.tenant", str(error))
+            return error_answer(404, "tenant.not.found", str(error))
         case TokenError():
             return _no_token(error)
         case ConfigurationError():

@@ -26,14 +26,16 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 @click.command()
 @config_option
 @click.option("--url", metavar="URL", help="The admin port, e.g. http://127.0.0.1:8081; default: as configured.")
-def health(config: Path, url: str | None) -> None:
+@click.pass_context
+def health(ctx: click.Context, config: Path, url: str | None) -> None:
     """Ask a running proxy whether it is alive.
 
     Exit code 0 if it is, 1 if it isn't.
     """
     import http.client
 
-    host, port = _configured(config) if url is None else _parsed(url)
+    named = ctx.get_parameter_source("config") is not click.core.ParameterSource.DEFAULT
+    host, port = _parsed(url) if url is not None else admin_address(config, named=named)
     where = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT)
     try:
@@ -61,8 +63,11 @@ def _parsed(url: str) -> tuple[str, int]:
     raise click.BadParameter(f"expected http://HOST:PORT (got {url})", param_hint="--url")
 
 
-def _configured(file: Path) -> tuple[str, int]:
-    """Where the file says the admin port is; on this machine if it listens everywhere."""
+def admin_address(file: Path, *, named: bool) -> tuple[str, int]:
+    """Where the file says the admin port is; on this machine if it listens everywhere.
+
+    :param named: somebody named this file; one that nobody named need not be there
+    """
     import tomllib
 
     def wrong(problem: str) -> NoReturn:
@@ -71,6 +76,8 @@ def _configured(file: Path) -> tuple[str, int]:
     try:
         content = tomllib.loads(file.read_text("utf-8-sig"))
     except FileNotFoundError:
+        if not named:
+            return ADMIN_HOST, ADMIN_PORT
         wrong("no such file; name the admin port with --url")
     except OSError as error:
         wrong(f"can't be read ({error.strerror})")

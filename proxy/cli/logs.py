@@ -25,7 +25,7 @@ _KNOWN = ("event", "tenant")
 
 
 class Log:
-    """What ``log_to_stderr`` sets up.
+    """What ``start_log`` sets up.
 
     :ivar request: takes a request that is over, and returns at once
     """
@@ -39,7 +39,14 @@ class Log:
         self._lines.close()
 
 
-def log_to_stderr(level: str, style: Style = "text") -> Log:
+def log_to_stderr() -> None:
+    """Logs warnings as text, for commands that are run by people."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(_text_line))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
+
+
+def start_log(level: str, style: Style) -> Log:
     """Logs this program from ``level`` on; libraries from ``warning`` on, whose talk may repeat what was sent."""
     as_json = style == "json" or (style == "auto" and not sys.stderr.isatty())
     line = _json_line if as_json else _text_line

@@ -22,13 +22,13 @@ def run(config: Path, log_level: str, log_format: Style) -> None:
     SIGTERM or Ctrl-C ends it once the requests in flight are answered, a second one at once; SIGHUP reloads
     the configuration.
     """
-    from proxy.cli.logs import log_to_stderr
+    from proxy.cli.logs import start_log
     from proxy.cli.loop import run_loop
     from proxy.cli.serve import serve
     from proxy.settings import load
 
     settings = load(config)
-    log = log_to_stderr(log_level, log_format)
+    log = start_log(log_level, log_format)
     try:
         run_loop(serve(settings, config, log.request))
     finally:

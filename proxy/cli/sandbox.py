@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,7 @@ def sandbox(
     from proxy.cli.logs import log_to_stderr
     from proxy.cli.loop import run_loop
 
-    log_to_stderr("warning")
+    log_to_stderr()
     run_loop(_run(_Wishes(host, port, token_lifetime, idle_timeout, rate_limit, jwt, fault)))
 
 
@@ -87,8 +88,10 @@ async def _run(wishes: _Wishes) -> None:
     try:
         await cloud.start(wishes.host, wishes.port)
     except OSError as error:
-        reason = error.strerror or error
-        raise click.ClickException(f"can't listen on {wishes.host} port {wishes.port} ({reason})") from None
+        # asyncio's own text repeats the call; a name that is not found has no number of the system's.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        where = f"can't listen on {wishes.host} port {wishes.port} ({reason})"
+        raise click.ClickException(f"{where}; --host and --port name another address") from None
     click.echo(_welcome(cloud))
     await signals.stop()
     await cloud.close()

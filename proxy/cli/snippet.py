@@ -37,26 +37,34 @@ class Gateway:
 
 
 @click.command()
-@click.argument("tenant")
+@click.argument("tenant", required=False)
 @click.option("--sdk", type=click.Choice(SDKS), metavar="SDK", required=True, help=f"One of {', '.join(SDKS)}.")
 @click.option("--url", metavar="URL", help="Where clients reach the proxy; default: listen.host and listen.port.")
 @config_option
-def snippet(tenant: str, sdk: str, url: str | None, config: Path) -> None:
+def snippet(tenant: str | None, sdk: str, url: str | None, config: Path) -> None:
     """Print an SDK's settings for this proxy.
 
-    TENANT's calls then go through the proxy, which adds its token.
+    TENANT's calls then go through the proxy, which adds its token. Where there is but one, it need not be named.
     """
-    from proxy.cli.options import tenants_named
     from proxy.settings import load
 
     settings = load(config)
-    (found,) = tenants_named(settings, (tenant,))
+    found = _found(settings, tenant)
     protocol, host, port = _listen(settings, config) if url is None else _parsed(url)
-    path = f"t/{tenant}"
+    path = f"t/{found.name}"
     if settings.access.caller_keys:
         path = f"k/CALLER-KEY/{path}"
         click.echo("Put one of access.caller_keys in place of CALLER-KEY; where it stands, it is a secret.", err=True)
-    click.echo(_WRITERS[sdk](Gateway(tenant, protocol, host, port, path, _alias(found))))
+    click.echo(_WRITERS[sdk](Gateway(found.name, protocol, host, port, path, _alias(found))))
+
+
+def _found(settings: Settings, tenant: str | None) -> TenantSettings:
+    from proxy.cli.options import tenants_named
+
+    found = tenants_named(settings, () if tenant is None else (tenant,))
+    if len(found) > 1:
+        raise click.BadParameter(f"say which: {', '.join(settings.tenants)}", param_hint="TENANT")
+    return found[0]
 
 
 def _listen(settings: Settings, config: Path) -> tuple[str, str, int]:

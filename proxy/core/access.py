@@ -59,7 +59,7 @@ def host_of(authority: bytes) -> bytes:
     """
     parts = _AUTHORITY.fullmatch(authority)
     if parts is None:
-        raise BadRequest("Host is not a host and port (RFC 9112 3.2).")
+        raise BadRequest("There is more than one Host, or it is not a host and port (RFC 9112 3.2).")
     return parts[1].lower()
 
 

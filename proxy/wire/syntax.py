@@ -182,7 +182,7 @@ def request_length(minor: int, fields: Fields) -> int:
     if length is None:
         return 0
     if not _is_length(length):
-        raise BadRequest("Content-Length is not one number (RFC 9112 6.3).")
+        raise BadRequest("There is more than one Content-Length, or it is not a number (RFC 9112 6.3).")
     return int(length)
 
 

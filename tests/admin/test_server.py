@@ -87,7 +87,7 @@ async def test_readiness_is_asked_of_all_or_of_one(control: FakeControl, client:
     async with client.get("/readyz?tenant=a%20b") as response:
         assert (await _error(response, 503))["code"] == "no.token"
     async with client.get("/readyz?tenant=") as response:
-        assert (await _error(response, 404))["code"] == "unknown.tenant"
+        assert (await _error(response, 404))["code"] == "tenant.not.found"
     control.shown = replace(control.shown, draining=True)
     async with client.get("/readyz") as response:
         assert (await _error(response, 503))["code"] == "draining"
@@ -248,7 +248,7 @@ async def test_refreshing_a_tenant_that_is_not_there_is_404(
 ) -> None:
     control.failure = failure
     async with client.post("/tenants/nobody-at-all/refresh") as response:
-        assert (await _error(response, 404))["code"] == "unknown.tenant"
+        assert (await _error(response, 404))["code"] == "tenant.not.found"
         assert "nobody-at-all" not in await response.text()
 
 

@@ -77,8 +77,10 @@ class Program:
         return Ended(self._process.returncode, said["stdout"] + stdout.decode(), said["stderr"] + stderr.decode())
 
 
-async def start(*arguments: str | Path, command: Sequence[str] = ("-m", "proxy"), **variables: str) -> Program:
-    """Starts the program, in an environment with these variables."""
+async def start(
+    *arguments: str | Path, command: Sequence[str] = ("-m", "proxy"), folder: Path | None = None, **variables: str
+) -> Program:
+    """Starts the program, in this folder and an environment with these variables."""
     return Program(
         await asyncio.create_subprocess_exec(
             sys.executable,
@@ -87,12 +89,15 @@ async def start(*arguments: str | Path, command: Sequence[str] = ("-m", "proxy")
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            cwd=folder,
             env=environment(**variables),
         )
     )
 
 
-async def run(*arguments: str | Path, command: Sequence[str] = ("-m", "proxy"), **variables: str) -> Ended:
+async def run(
+    *arguments: str | Path, command: Sequence[str] = ("-m", "proxy"), folder: Path | None = None, **variables: str
+) -> Ended:
     """Runs the program to its end."""
-    async with await start(*arguments, command=command, **variables) as program:
+    async with await start(*arguments, command=command, folder=folder, **variables) as program:
         return await program.end()

@@ -97,6 +97,12 @@ async def test_a_configuration_that_tells_no_admin_port_exits_2(tmp_path: Path, 
     assert ended.stderr.startswith(f"{file}: {said}")
 
 
+async def test_without_a_file_or_its_name_the_default_port_is_asked(tmp_path: Path) -> None:
+    ended = await run("health", folder=tmp_path)
+    assert f"http://{health.ADMIN_HOST}:{health.ADMIN_PORT}" in ended.stdout + ended.stderr
+    assert ended.code in (0, 1), "whether there is a proxy on that port is not ours to say"
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8081", "https://127.0.0.1:8081", "http://127.0.0.1:x", "http://"])
 async def test_a_url_that_is_none_exits_2(url: str) -> None:
     ended = await run("health", "--url", url)

@@ -58,4 +58,7 @@ async def test_a_port_that_is_taken_exits_1() -> None:
         port = taken.getsockname()[1]
         ended = await run("sandbox", "--port", str(port))
     assert ended.code == 1
-    assert ended.stderr.startswith(f"Error: can't listen on 127.0.0.1 port {port} (")
+    assert ended.stderr == (
+        f"Error: can't listen on 127.0.0.1 port {port} (Address already in use); "
+        "--host and --port name another address\n"
+    )

@@ -16,7 +16,7 @@ from proxy.app import Proxy
 from proxy.cli.snippet import SDKS
 from proxy.sandbox import Sandbox
 from proxy.settings import load
-from tests.cli.files import append, change, write
+from tests.cli.files import append, change, read, write
 from tests.cli.program import PATIENCE, ROOT, Ended, environment, run
 
 JAVASCRIPT = ROOT / "tests" / "sdk" / "javascript"
@@ -101,6 +101,16 @@ async def test_the_snippet_for_the_cli_is_a_profile_and_a_gateway_file(config: P
 async def test_the_region_stands_where_a_tool_wants_one(config: Path) -> None:
     change(config, "[tenants.globex]", '[tenants.globex]\nregion = "mypurecloud.de"')
     assert 'aws_region         = "eu-central-1"\n' in await snippet(config, "terraform", "--url", "http://a.example")
+
+
+async def test_the_only_tenant_need_not_be_named(config: Path) -> None:
+    ended = await run("snippet", "--sdk", "go", "--url", "http://a.example", "--config", config)
+    assert ended.code == 2
+    assert "Invalid value for TENANT: say which: acme, globex" in ended.stderr
+    write(config, read(config).partition("[tenants.globex]")[0])
+    ended = await run("snippet", "--sdk", "go", "--url", "http://a.example", "--config", config)
+    assert ended.code == 0
+    assert "t/acme" in ended.stdout
 
 
 @pytest.mark.parametrize("host,shown", [("127.0.0.1", '"127.0.0.1"'), ("::1", '"[::1]"'), ("localhost", '"localhost"')])

@@ -30,10 +30,10 @@ async def play(duration: float, faults: tuple[str, ...]) -> int:
         demo = _Demo(sandbox, proxy, Traffic(proxy.url, orgs), time.monotonic())
         title = f"{len(orgs)} orgs whose tokens live {TOKEN_LIFETIME:.0f} s; the proxy's page: {proxy.admin_url}/"
         with view(title, duration) as screen:
-            log_to_stderr("warning")  # here, where the view has put its own stderr in place
+            log_to_stderr()  # here, where the view has put its own stderr in place
             number = await demo.run(duration, signals, screen)
         seen = demo.figures()
-    click.echo(summary(seen))
+    screen.end(summary(seen))
     if number is not None:
         return 128 + number
     wrong = problems(seen)
@@ -54,7 +54,7 @@ class _Demo:
         """Lets the clients call, and revokes every token halfway; the number of the signal that ended it early."""
         async with asyncio.TaskGroup() as group:
             calling = group.create_task(self.traffic.run(), name="traffic")
-            showing = group.create_task(self._show(screen), name="view")
+            showing = group.create_task(self._show(screen, duration), name="view")
             number = await signals.stop(duration / 2)
             if number is None:
                 revoked = self.sandbox.revoke()
@@ -66,10 +66,11 @@ class _Demo:
         screen.show(self.figures(), self.elapsed)
         return number
 
-    async def _show(self, screen: View) -> None:
+    async def _show(self, screen: View, duration: float) -> None:
         while True:
             await asyncio.sleep(screen.every)
-            screen.show(self.figures(), self.elapsed)
+            if self.elapsed < duration - screen.every / 2:  # the end is shown when all have their answers
+                screen.show(self.figures(), self.elapsed)
 
     def figures(self) -> Figures:
         return figures(self.traffic.counts, self.sandbox.ledger, self.proxy.report())

@@ -27,6 +27,9 @@ class View(Protocol):
     def tell(self, elapsed: float, event: str) -> None:
         """Tells of something that was done on purpose."""
 
+    def end(self, summary: str) -> None:
+        """Tells how it went, once it is over."""
+
 
 def view(title: str, duration: float) -> AbstractContextManager[View]:
     """The view that suits the place where stdout goes."""
@@ -54,6 +57,9 @@ class _Lines(AbstractContextManager["View"]):
     def tell(self, elapsed: float, event: str) -> None:
         click.echo(f"{elapsed:5.1f} s  {event}")
 
+    def end(self, summary: str) -> None:
+        click.echo(summary)
+
     def __exit__(self, *_: object) -> None:
         return None
 
@@ -65,11 +71,12 @@ def _live(title: str, duration: float) -> AbstractContextManager[View]:
     from rich.table import Table
     from rich.text import Text
 
+    console = Console()
+
     class Screen(AbstractContextManager["View"]):
         every = 0.2
 
         def __init__(self) -> None:
-            console = Console()
             self._full, self._empty = ("#", ".") if console.options.ascii_only else ("█", "░")
             self._events: list[str] = []
             # Log lines go above the table where both are on the terminal, and to their own file elsewhere.
@@ -87,9 +94,11 @@ def _live(title: str, duration: float) -> AbstractContextManager[View]:
 
         def show(self, seen: Figures, elapsed: float) -> None:
             so_far = Text(f"{min(elapsed, duration):.0f} of {duration:.0f} s")
-            self._live.update(
-                Group(Text(title, "bold"), so_far, self._table(seen), *map(Text, self._events)), refresh=True
-            )
+            told = map(Text, [*self._events, ""])  # the last line is for the ^C that a terminal writes
+            self._live.update(Group(Text(title, "bold"), so_far, self._table(seen), *told), refresh=True)
+
+        def end(self, summary: str) -> None:
+            console.print(summary, markup=False, highlight=False)
 
         def _table(self, seen: Figures) -> Table:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
