@@ -12,7 +12,7 @@ from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.core import access, tokens
 from proxy.core.grants import Client
-from proxy.core.report import ProxyReport, RequestRecord, Tally, TenantReport
+from proxy.core.report import ProxyReport, RequestRecord, Tally, TenantReport, headroom
 from proxy.core.urls import BaseUrl, bracketed
 from proxy.errors import ConfigurationError, UnknownTenant
 from proxy.forward.handler import Forwarder
@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT = 20.0
 """Seconds for requests in flight at the end: a request that waits for its answer's head, and some of its body."""
+
+STARTING = 30.0
+"""Seconds after which the start is over, though some tenant still waits for its first token's answer."""
 
 LOOK_AT_FILES_EVERY = 5.0
 """Seconds between looks at secret files, which are replaced while we run (Kubernetes, Vault agents)."""
@@ -66,6 +69,8 @@ class Proxy:
         self._started_at = time.time()
         self._listening: tuple[str, ...] = ()
         self._draining = False
+        self._started = False
+        self._warm: list[TokenSource] = []
         self._sources: dict[str, TokenSource] = {}
         self._retired: list[TokenSource] = []
         self._tallies: dict[str, Tally] = {}
@@ -130,6 +135,7 @@ class Proxy:
             started_at=self._started_at,
             listening=() if self._draining else self._listening,
             draining=self._draining,
+            started=self._has_started(now),
             client_connections=len(self._listener.connections),
             upstream_connections=sum(upstream.connections for upstream in self._upstreams.values()),
             refused=dict(self._forwarder.refused),
@@ -149,6 +155,12 @@ class Proxy:
         await source.refresh()
         return self._report(name, self._clock())
 
+    def _has_started(self, now: tokens.Instant) -> bool:
+        if not self._started and self._listening:
+            late = now.wall - self._started_at > STARTING
+            self._started = late or all(source.token_now() or source.failure for source in self._warm)
+        return self._started
+
     def _report(self, name: str, now: tokens.Instant) -> TenantReport:
         source = self._tenant_sources[name]
         token, failure = source.token_now(), source.failure
@@ -164,6 +176,7 @@ class Proxy:
             error=None if failure is None else failure.error.error,
             diagnosis=None if failure is None else str(failure.error),
             retry_in=None if failure is None else max(0.0, failure.until - now.elapsed),
+            headroom=headroom(self._tallies[name], now.wall),
             tally=self._tallies[name],
         )
 
@@ -231,6 +244,7 @@ class Proxy:
         self._retired = [source for source in (*self._retired, *gone) if source.busy]
         self._sources = sources
         self._keeper.keep(warm.items())
+        self._warm = [source for source, keep in warm.items() if keep]
         self._upstreams = self._connect(settings)
         default = settings.routing.default_tenant
         return Rules(

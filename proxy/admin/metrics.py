@@ -83,8 +83,8 @@ def _expiry(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
 
 
 def _rate_limit(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
-    if tenant.tally.rate_limit_remaining is not None:
-        yield (tenant.name,), tenant.tally.rate_limit_remaining
+    if tenant.headroom is not None:
+        yield (tenant.name,), tenant.headroom.remaining
 
 
 _REQUESTS = _PerTenant(

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from html import escape
 
-from proxy.admin.health import ready, usable
+from proxy.admin.health import usable
 from proxy.core.report import ProxyReport, TenantReport
 
 _STYLE = """
@@ -60,7 +60,7 @@ def page(report: ProxyReport) -> Iterator[bytes]:
 
 
 def _state(report: ProxyReport) -> str:
-    if ready(report):
+    if report.listening and not report.draining:
         return "Listening on " + ", ".join(report.listening)
     return "Draining" if report.draining else "Not listening yet"
 

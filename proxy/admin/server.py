@@ -16,7 +16,7 @@ from aiohttp import web
 
 from proxy.admin.access import check_name, check_page
 from proxy.admin.answers import answer, error_answer, error_body, json_answer, whole
-from proxy.admin.health import readiness
+from proxy.admin.health import readiness, startup
 from proxy.admin.metrics import Metrics
 from proxy.admin.page import POLICY, page
 from proxy.admin.status import VERSION, status, tenant_status
@@ -142,6 +142,8 @@ class AdminServer:
                 return "GET", self._page
             case ["healthz"]:
                 return "GET", self._healthz
+            case ["startupz"]:
+                return "GET", self._startupz
             case ["readyz"]:
                 return "GET", partial(self._readyz, request)
             case ["status.json"]:
@@ -161,6 +163,10 @@ class AdminServer:
     async def _healthz(self) -> web.Response:
         """Answers as long as the event loop does, whatever state the rest is in."""
         return json_answer({"status": "ok"})
+
+    async def _startupz(self) -> web.Response:
+        code, body = startup(self._control.report())
+        return json_answer(body, status=code)
 
     async def _readyz(self, request: web.BaseRequest) -> web.Response:
         code, body = readiness(self._control.report(), request.query.get("tenant"))

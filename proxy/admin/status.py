@@ -25,12 +25,14 @@ and a tenant::
     error                why the last token request failed: an OAuth error code or a word of ours
     diagnosis            the same as a sentence that says what to do
     retry_in             until the next token request is allowed
-    rate_limit_remaining what the upstream said last
+    rate_limit_remaining requests that are left in the token's current minute
+    rate_limit_allowed   requests in a minute
     requests             {status code: count}
     replays              {outcome: count}
     token_requests       [{grant, outcome, count}]
     request_duration     count, sum
     refresh_duration     count, sum
+    history              [{at, what, outcome}], the last token requests ("token") and refused requests ("replay")
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def tenant_status(tenant: TenantReport) -> dict[str, object]:
         "error": tenant.error,
         "diagnosis": tenant.diagnosis,
         "retry_in": _rounded(tenant.retry_in),
-        "rate_limit_remaining": tally.rate_limit_remaining,
+        "rate_limit_remaining": None if tenant.headroom is None else tenant.headroom.remaining,
+        "rate_limit_allowed": None if tenant.headroom is None else tenant.headroom.allowed,
         "requests": {str(code): count for code, count in tally.requests.items()},
         "replays": dict(tally.replays),
         "token_requests": [
@@ -87,6 +90,7 @@ def tenant_status(tenant: TenantReport) -> dict[str, object]:
         ],
         "request_duration": _duration(tally.durations),
         "refresh_duration": _duration(tally.refreshes),
+        "history": [{"at": _rounded(it.at), "what": it.what, "outcome": it.outcome} for it in tally.history],
     }
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 """Upper bounds in seconds, of request and of token refresh durations; a last bucket without bound follows."""
+
+HISTORY = 24
+"""Happenings that are remembered of each tenant."""
 
 
 class TokenState(StrEnum):
@@ -33,6 +37,17 @@ class Histogram:
         self.total += seconds
 
 
+class Happening(NamedTuple):
+    """Something that happened to a tenant's token."""
+
+    at: float
+    """Unix time."""
+    what: Literal["token", "replay"]
+    """A token request, or a request that the upstream refused the token of."""
+    outcome: str
+    """As ``Tally`` counts it."""
+
+
 @dataclass(slots=True)
 class Tally:
     """One tenant's running counts, added to in place by the planes (one thread, no lock)."""
@@ -48,18 +63,51 @@ class Tally:
     """From the request's head to the answer's last byte, in seconds."""
     refreshes: Histogram = field(default_factory=Histogram)
     """From asking the token endpoint to its whole answer, in seconds."""
-    rate_limit: tuple[bytes, bytes] | None = None
-    """What the upstream last said of this token's limit, as it came: ``inin-ratelimit-allowed`` and ``-count``."""
+    rate_limit: tuple[bytes, bytes, bytes, float] | None = None
+    """What the upstream last said of this token's limit, as it came: ``inin-ratelimit-allowed``, ``-count`` and
+    ``-reset``, and when, as a Unix time. ``headroom`` reads it."""
+    history: deque[Happening] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    """What happened last to the tenant's token, oldest first."""
 
-    @property
-    def rate_limit_remaining(self) -> int | None:
-        """Requests left in the token's current minute; None where the upstream has said nothing usable."""
-        if self.rate_limit is None:
-            return None
-        allowed, count = self.rate_limit
-        if not (allowed.isdigit() and count.isdigit() and len(allowed) + len(count) < 20):
-            return None
-        return max(0, int(allowed) - int(count))
+    def count_replay(self, outcome: str, at: float) -> None:
+        """Counts a 401 by what became of it.
+
+        :param at: Unix time
+        """
+        self.replays[outcome] = self.replays.get(outcome, 0) + 1
+        self.history.append(Happening(at, "replay", outcome))
+
+    def count_token_request(self, grant: str, outcome: str, seconds: float, at: float) -> None:
+        """Counts a token request that is over.
+
+        :param at: Unix time
+        """
+        self.token_requests[grant, outcome] = self.token_requests.get((grant, outcome), 0) + 1
+        self.refreshes.observe(seconds)
+        self.history.append(Happening(at, "token", outcome))
+
+
+class Headroom(NamedTuple):
+    """How much of a token's rate limit is left in its current minute."""
+
+    remaining: int
+    allowed: int
+
+
+def headroom(tally: Tally, now: float) -> Headroom | None:
+    """What is left now; None where the upstream has said nothing usable.
+
+    The minute that it spoke of is over after ``reset`` seconds: then all is left again, which nobody says.
+
+    :param now: Unix time
+    """
+    if tally.rate_limit is None:
+        return None
+    *said, at = tally.rate_limit
+    if not all(number.isdigit() and len(number) < 10 for number in said):
+        return None
+    allowed, count, reset = map(int, said)
+    return Headroom(allowed if now >= at + reset else max(0, allowed - count), allowed)
 
 
 class RequestRecord(NamedTuple):
@@ -106,6 +154,7 @@ class TenantReport:
     """The same as a sentence that says what to do."""
     retry_in: float | None
     """Until the next token request is allowed after a failure."""
+    headroom: Headroom | None
     tally: Tally
 
 
@@ -119,6 +168,8 @@ class ProxyReport:
     listening: tuple[str, ...]
     """URLs that accept connections; empty before the port is open and while draining."""
     draining: bool
+    started: bool
+    """Every tenant that is kept warm has been asked for its first token, well or not, or was waited for long enough."""
     client_connections: int
     upstream_connections: int
     refused: Mapping[int, int]

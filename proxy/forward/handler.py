@@ -93,7 +93,7 @@ class Forwarder:
     def _rescue(self, exchange: Exchange, error: Exception) -> None:
         failure = exchange.failure = explain(error)
         if exchange.replayed and exchange.tenant is not None and exchange.note is None:
-            _count_replay(exchange.tenant, "failed")
+            exchange.tenant.tally.count_replay("failed", time.time())
         if exchange.status:
             # The head is gone: only a broken connection tells the client that this is not the whole.
             exchange.keep_alive = False
@@ -213,15 +213,12 @@ def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) ->
             exchange.note = "the upstream refused the token, and no newer one could be had; see the token endpoint"
         case _:
             exchange.note = "answer to a replay with a new token, after the upstream had refused the first"
-    _count_replay(tenant, "accepted" if verdict is Verdict.PASS else str(verdict))
-
-
-def _count_replay(tenant: Tenant, outcome: str) -> None:
-    tenant.tally.replays[outcome] = tenant.tally.replays.get(outcome, 0) + 1
+    tenant.tally.count_replay("accepted" if verdict is Verdict.PASS else str(verdict), time.time())
 
 
 def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
     # Kept as it came: it is read far less often than it is said.
     allowed = answer.fields.get(b"inin-ratelimit-allowed")
     if allowed is not None:
-        tenant.tally.rate_limit = (allowed, answer.fields.get(b"inin-ratelimit-count") or b"")
+        count, reset = answer.fields.get(b"inin-ratelimit-count"), answer.fields.get(b"inin-ratelimit-reset")
+        tenant.tally.rate_limit = (allowed, count or b"", reset or b"60", time.time())

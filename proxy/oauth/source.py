@@ -328,10 +328,8 @@ class TokenSource:
             # Now, not in a callback: a caller who comes before the next turn of the loop must find no flight that is
             # over, or would wait for it again and again without ever giving the loop its turn.
             self._flight = None
-            counted = (self.client.grant, outcome)
             for tally in self.tallies:
-                tally.token_requests[counted] = tally.token_requests.get(counted, 0) + 1
-                tally.refreshes.observe(time.perf_counter() - started)
+                tally.count_token_request(self.client.grant, outcome, time.perf_counter() - started, self._clock().wall)
         self._failure = self._refused = None
         self._doubted_until = math.inf
         self._token = token

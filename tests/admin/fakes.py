@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from dataclasses import replace
 
-from proxy.core.report import ProxyReport, Tally, TenantReport, TokenState
+from proxy.core.report import Happening, ProxyReport, Tally, TenantReport, TokenState, headroom
+
+NOW = 1_800_000_000.0
 
 
 def tenant(name: str = "acme", state: TokenState = TokenState.FRESH, tally: Tally | None = None) -> TenantReport:
@@ -21,6 +24,7 @@ def tenant(name: str = "acme", state: TokenState = TokenState.FRESH, tally: Tall
         error=None,
         diagnosis=None,
         retry_in=None,
+        headroom=None if tally is None else headroom(tally, NOW),
         tally=tally or Tally(),
     )
 
@@ -38,6 +42,7 @@ def dead(name: str = "dead", diagnosis: str = "Check the region and the client i
         error="invalid_client",
         diagnosis=diagnosis,
         retry_in=12.5,
+        headroom=None,
         tally=Tally(token_requests={("client_credentials", "invalid_client"): 2}),
     )
 
@@ -48,7 +53,8 @@ def busy() -> Tally:
         requests={200: 7, 401: 1},
         replays={"accepted": 1},
         token_requests={("client_credentials", "ok"): 2, ("refresh_token", "invalid_grant"): 1},
-        rate_limit=(b"300", b"9"),
+        rate_limit=(b"300", b"9", b"42", NOW),
+        history=deque([Happening(NOW - 60, "token", "ok"), Happening(NOW - 5, "replay", "accepted")]),
     )
     for seconds in (0.002, 0.2, 0.25, 20.0):
         tally.durations.observe(seconds)
@@ -63,6 +69,7 @@ def report(*tenants: TenantReport) -> ProxyReport:
         started_at=1_800_000_000.0,
         listening=("http://127.0.0.1:8080",),
         draining=False,
+        started=True,
         client_connections=3,
         upstream_connections=2,
         refused={403: 4},

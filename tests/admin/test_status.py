@@ -38,6 +38,7 @@ def test_the_document_tells_everything_under_stable_names() -> None:
                 "diagnosis": None,
                 "retry_in": None,
                 "rate_limit_remaining": 291,
+                "rate_limit_allowed": 300,
                 "requests": {"200": 7, "401": 1},
                 "replays": {"accepted": 1},
                 "token_requests": [
@@ -46,6 +47,10 @@ def test_the_document_tells_everything_under_stable_names() -> None:
                 ],
                 "request_duration": {"count": 4, "sum": 20.452},
                 "refresh_duration": {"count": 1, "sum": 0.3},
+                "history": [
+                    {"at": 1_799_999_940.0, "what": "token", "outcome": "ok"},
+                    {"at": 1_799_999_995.0, "what": "replay", "outcome": "accepted"},
+                ],
             }
         ],
     }

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.report import DURATION_BUCKETS, Histogram, Tally
+from proxy.core.report import DURATION_BUCKETS, HISTORY, Happening, Headroom, Histogram, Tally, headroom
 
 
 @pytest.mark.parametrize(
@@ -56,11 +56,12 @@ def test_bounds_rise() -> None:
 def test_what_is_left_of_a_rate_limit_is_known_where_the_upstream_said_it(
     allowed: bytes, count: bytes, expected: int | None
 ) -> None:
-    assert Tally(rate_limit=(allowed, count)).rate_limit_remaining == expected
+    found = headroom(Tally(rate_limit=(allowed, count, b"60", 1000.0)), 1000.0)
+    assert (found and found.remaining) == expected
 
 
 def test_without_a_word_of_the_upstream_nothing_is_known_of_a_rate_limit() -> None:
-    assert Tally().rate_limit_remaining is None
+    assert headroom(Tally(), 0.0) is None
 
 
 def test_two_tenants_share_no_counts() -> None:
@@ -72,18 +73,20 @@ def test_two_tenants_share_no_counts() -> None:
     assert one.durations.counts is not other.durations.counts is not other.refreshes.counts
 
 
-@pytest.mark.parametrize(
-    ("said", "remaining"),
-    [
-        (None, None),
-        ((b"300", b"9"), 291),
-        ((b"300", b"300"), 0),
-        ((b"300", b"310"), 0),
-        ((b"300", b""), None),
-        ((b"many", b"9"), None),
-        ((b"-1", b"9"), None),
-        ((b"9" * 4000, b"9"), None),
-    ],
-)
-def test_what_is_left_of_a_rate_limit(said: tuple[bytes, bytes] | None, remaining: int | None) -> None:
-    assert Tally(rate_limit=said).rate_limit_remaining == remaining
+@pytest.mark.parametrize(("passed", "expected"), [(0.0, 291), (41.9, 291), (42.0, 300), (3600.0, 300)])
+def test_once_the_minute_is_over_all_of_a_rate_limit_is_left(passed: float, expected: int) -> None:
+    found = headroom(Tally(rate_limit=(b"300", b"9", b"42", 1000.0)), 1000.0 + passed)
+    assert found == Headroom(expected, 300)
+
+
+def test_what_happened_is_remembered_up_to_a_number() -> None:
+    tally = Tally()
+    for number in range(HISTORY):
+        tally.count_replay("accepted", float(number))
+    tally.count_token_request("client_credentials", "ok", 0.1, 99.0)
+    assert len(tally.history) == HISTORY
+    assert tally.history[0] == Happening(1.0, "replay", "accepted")
+    assert tally.history[-1] == Happening(99.0, "token", "ok")
+    assert tally.replays == {"accepted": HISTORY}
+    assert tally.token_requests == {("client_credentials", "ok"): 1}
+    assert sum(tally.refreshes.counts) == 1
