@@ -30,9 +30,6 @@ from proxy.wire.upstream import Upstream
 
 log = logging.getLogger(__name__)
 
-DRAIN_TIMEOUT = 20.0
-"""Seconds for requests in flight at the end: a request that waits for its answer's head, and some of its body."""
-
 STARTING = 30.0
 """Seconds after which the start is over, though some tenant still waits for its first token's answer."""
 
@@ -111,10 +108,15 @@ class Proxy:
         """Where clients connect."""
         return self._listening[0]
 
-    async def drain(self, patience: float = DRAIN_TIMEOUT) -> None:
-        """Stops accepting, answers what is in flight for ``patience`` seconds, and closes everything."""
+    async def drain(self, patience: float | None = None) -> None:
+        """Stops accepting, answers what is in flight, and closes everything.
+
+        A token request under way is waited for besides: its answer may hold the only refresh token there is.
+
+        :param patience: seconds for what is in flight; None: ``limits.drain_timeout``
+        """
         self._draining = True
-        await self._listener.drain(patience)
+        await self._listener.drain(self.settings.limits.drain_timeout if patience is None else patience)
         self._listening = ()
         if hasattr(self, "_watcher"):
             self._watcher.cancel()
@@ -141,6 +143,10 @@ class Proxy:
             refused=dict(self._forwarder.refused),
             tenants=tuple(self._report(name, now) for name in self.settings.tenants),
         )
+
+    async def survey(self) -> ProxyReport:
+        """The same, for the admin port."""
+        return self.report()
 
     async def refresh(self, name: str) -> TenantReport:
         """Gets a tenant a new token now, whatever the pause after a failure.

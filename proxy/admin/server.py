@@ -45,8 +45,8 @@ _Handler = Callable[[], Awaitable[web.Response]]
 class Control(Protocol):
     """What the admin port needs of the running proxy."""
 
-    def report(self) -> ProxyReport:
-        """The state now."""
+    async def survey(self) -> ProxyReport:
+        """The state now, of every process of the program."""
 
     async def reload(self) -> list[str]:
         """Takes up the configuration anew; the problems if it can't be used, and then the old one stays.
@@ -157,7 +157,7 @@ class AdminServer:
         return None
 
     async def _page(self) -> web.Response:
-        body = await whole(page(self._control.report()))
+        body = await whole(page(await self._control.survey()))
         return answer(body, "text/html; charset=utf-8", fields={"Content-Security-Policy": POLICY})
 
     async def _healthz(self) -> web.Response:
@@ -165,20 +165,20 @@ class AdminServer:
         return json_answer({"status": "ok"})
 
     async def _startupz(self) -> web.Response:
-        code, body = startup(self._control.report())
+        code, body = startup(await self._control.survey())
         return json_answer(body, status=code)
 
     async def _readyz(self, request: web.BaseRequest) -> web.Response:
-        code, body = readiness(self._control.report(), request.query.get("tenant"))
+        code, body = readiness(await self._control.survey(), request.query.get("tenant"))
         return json_answer(body, status=code)
 
     async def _status(self) -> web.Response:
-        return answer(await whole(status(self._control.report())))
+        return answer(await whole(status(await self._control.survey())))
 
     async def _scrape(self, request: web.BaseRequest) -> web.Response:
         accept = ",".join(request.headers.getall("Accept", []))
         async with self._scraping:
-            content_type, pieces = self._metrics.text(self._control.report(), accept)
+            content_type, pieces = self._metrics.text(await self._control.survey(), accept)
             return answer(await whole(pieces), content_type)
 
     async def _reload(self) -> web.Response:

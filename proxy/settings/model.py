@@ -101,6 +101,10 @@ class LimitsSettings(Section):
     tunnel_idle_timeout: Seconds = Field(
         default=3600.0, description="s of silence after which a WebSocket tunnel is closed."
     )
+    drain_timeout: Seconds = Field(
+        default=20.0,
+        description="s at the end for requests in flight and WebSockets; what is left is then broken off.",
+    )
     replay_buffer: BufferSize = Field(
         default=524_288,
         description="Bytes of a request's body kept for a replay; a longer body is sent once.",

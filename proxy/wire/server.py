@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import math
 import re
-from collections.abc import Awaitable, Callable
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge
+from proxy.wire.ports import BACKLOG, bind, port_of
 from proxy.wire.stream import Stream
 from proxy.wire.syntax import RequestHead, parse_request
 
@@ -17,14 +19,9 @@ LINGER = 2.0
 """Seconds for which a closing connection still takes what the client sends, so that a reset does not wipe out
 the answer on its way (RFC 9112 9.6)."""
 
-FIRST_WORDS = 0.5
-"""Seconds that a new connection has for its first request when draining begins: what was sent to a port that
-still accepted is answered."""
-
-BACKLOG = 1024
-
-_ROUNDS_TO_ACCEPT = 4
-"""Turns of the event loop in which it makes connections of what the kernel has accepted already."""
+QUIET = 1.0
+"""Seconds without a request after which an idle connection is closed at the end: a request that crosses the close
+is lost, which one that comes every few milliseconds would be."""
 
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
 
@@ -44,15 +41,12 @@ class ClientConnection(Stream):
     """A client's connection; one task serves it, and is cancelled when the client is gone.
 
     :ivar idle: waiting for a request's first byte, so that closing loses nothing
-    :ivar fresh: no request has begun on it yet
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         super().__init__(loop)
         self.limits = listener.limits
         self.idle = False
-        self.fresh = True
-        self._made = loop.time()
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
@@ -72,11 +66,6 @@ class ClientConnection(Stream):
         """No further request is read."""
         return self._listener.draining
 
-    @property
-    def spared_until(self) -> float:
-        """How long draining leaves it open, on the loop's clock: its first request may be on its way."""
-        return self._made + FIRST_WORDS if self.fresh else -math.inf
-
     async def next_request(self) -> RequestHead | None:
         """The head of the next request, its body still to be read; None when there is none any more.
 
@@ -85,16 +74,13 @@ class ClientConnection(Stream):
         """
         if not self._begun() and not await self._first_byte():
             return None
-        self.fresh = False
         head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
         return None if head is None else parse_request(head)
 
     async def _first_byte(self) -> bool:
         """Waits for a request to begin; False when none does. Blank lines alone don't prolong it."""
-        due = self.loop.time() + self.limits.idle_timeout
+        due = self.loop.time() + (QUIET if self.draining else self.limits.idle_timeout)
         while not self._begun():
-            if self.draining:
-                due = min(due, self.spared_until)
             self.idle = True
             try:
                 if not await self.receive(due):
@@ -103,9 +89,13 @@ class ClientConnection(Stream):
                 return False
             finally:
                 self.idle = False
-                if self.draining:
-                    self.hasten(math.inf)
+        if self.draining:
+            self.hasten(math.inf)  # what has begun has its own time
         return True
+
+    def close_when_quiet(self) -> None:
+        """Closes an idle connection once no request has come for ``QUIET`` seconds; one that comes is answered."""
+        self.hasten(max(self.loop.time(), self._due - self.limits.idle_timeout + QUIET))
 
     def _begun(self) -> bool:
         """Whether a request's first byte is here; blank lines before it are ignored (RFC 9112 2.2)."""
@@ -154,7 +144,7 @@ class Listener:
         self.connections: set[ClientConnection] = set()
         self.draining = False
         self._serve = serve
-        self._server: asyncio.Server | None = None
+        self._servers: dict[socket.socket, asyncio.Server] = {}
         self._empty = asyncio.Event()
 
     async def start(self, host: str, port: int) -> int:
@@ -162,10 +152,18 @@ class Listener:
 
         :raises OSError: the address is taken or not ours
         """
+        sockets = await asyncio.get_running_loop().run_in_executor(None, bind, host, port)
+        await self.listen(sockets)
+        return port_of(sockets)
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts on these sockets as well, and owns them."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: ClientConnection(loop, self), host, port, backlog=BACKLOG)
-        bound: int = self._server.sockets[0].getsockname()[1]
-        return bound
+        for sock in sockets:
+            self._servers[sock] = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+
+    def _connection(self) -> ClientConnection:
+        return ClientConnection(asyncio.get_running_loop(), self)
 
     async def run(self, client: ClientConnection) -> None:
         """Serves one connection; called by the connection itself."""
@@ -183,20 +181,14 @@ class Listener:
     async def drain(self, patience: float) -> None:
         """Stops accepting, lets requests in flight finish for ``patience`` seconds, and closes the rest.
 
-        A connection made just before may still begin its first request, for ``FIRST_WORDS`` seconds.
+        Connections that the system has accepted for us are not lost, and one that is in use is closed with its
+        next answer, which says so, or when it is quiet.
         """
-        loop = asyncio.get_running_loop()
-        for _ in range(_ROUNDS_TO_ACCEPT):
-            await asyncio.sleep(0)
         self.draining = True
-        if self._server is not None:
-            self._server.close()
+        await self._stop_accepting()
         for client in list(self.connections):
             if client.idle and client.buffer in (b"", b"\r"):
-                if client.spared_until > loop.time():
-                    client.hasten(client.spared_until)
-                else:
-                    client.close()
+                client.close_when_quiet()
         if self.connections:
             self._empty.clear()
             with contextlib.suppress(TimeoutError):
@@ -204,3 +196,17 @@ class Listener:
                     await self._empty.wait()
         for client in list(self.connections):
             client.abort()
+
+    async def _stop_accepting(self) -> None:
+        waiting: list[socket.socket] = []
+        for sock, server in self._servers.items():
+            # Without a turn of the loop in between: asyncio loses what it accepts for a server that is then closed.
+            with contextlib.suppress(BlockingIOError):
+                while len(waiting) < BACKLOG:
+                    waiting.append(sock.accept()[0])
+            server.close()
+        self._servers.clear()
+        loop = asyncio.get_running_loop()
+        for sock in waiting:
+            with contextlib.suppress(OSError):  # gone already
+                await loop.connect_accepted_socket(self._connection, sock)

@@ -91,7 +91,7 @@ class FakeControl:
         self.go = asyncio.Event()
         self.go.set()
 
-    def report(self) -> ProxyReport:
+    async def survey(self) -> ProxyReport:
         self.reports += 1
         if self.failure is not None:
             raise self.failure

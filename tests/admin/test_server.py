@@ -282,7 +282,7 @@ async def test_an_unexpected_failure_tells_neither_caller_nor_log_what_it_says(
     logged = [record.getMessage() for record in caplog.records if record.name == "proxy.admin.server"]
     assert len(logged) == 1
     assert "RuntimeError" in logged[0]
-    assert "in report" in logged[0]
+    assert "in survey" in logged[0]
     assert "s3cret" not in caplog.text
 
 
