@@ -78,6 +78,10 @@ class TokenUnavailable(TokenError):
     """No token for now: endpoint down, throttling, or late; asking again later may help: 503."""
 
 
+class StoreError(ProxyError):
+    """The token store can't be used now, or holds what can't be read; clients are told of a ``TokenUnavailable``."""
+
+
 # --- the upstream (502, 504) ---
 
 

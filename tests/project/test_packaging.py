@@ -61,6 +61,8 @@ def test_the_tests_run_with_the_versions_that_users_get() -> None:
 def test_the_locks_hold_every_dependency_that_the_project_declares() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = project["project"]["dependencies"] + project["build-system"]["requires"]
+    for extra in project["project"]["optional-dependencies"].values():
+        declared += extra
     names = {re.split(r"[^A-Za-z0-9-]", requirement)[0] for requirement in declared}
     assert names <= (pinned(RUNTIME) | pinned(BUILD)).keys()
 

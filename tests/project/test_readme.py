@@ -115,9 +115,12 @@ def test_every_event_of_the_log_is_in_its_table() -> None:
     assert told == set(re.findall(r'"event": \\?"([a-z_.]+)', source))
 
 
+NEVER_ANSWERED = (errors.ConfigurationError, errors.StoreError, errors.ClientClosed)
+
+
 def own_answers() -> Iterator[tuple[int, str]]:
     for error in subclasses(errors.ProxyError):
-        if error in (errors.ConfigurationError, errors.ClientClosed, errors.TokenError):
+        if error is errors.TokenError or issubclass(error, NEVER_ANSWERED):
             continue  # never answered to a client, or only as one of its kinds
         made = error("", error="") if issubclass(error, errors.TokenError) else error("")
         failure = explain(made)

@@ -1,0 +1,145 @@
+"""A store in one file of this machine, for any number of its processes: SQLite, durable with every write.
+
+The database is in WAL mode with full sync: ``replace`` returns once the value is on disk, and whatever dies at
+whatever moment leaves a database that can be read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from proxy.core.lineage import Record
+from proxy.errors import ConfigurationError, StoreError
+from proxy.oauth.store import Reading
+from proxy.oauth.store.alive import Lifeline
+from proxy.oauth.store.codec import decode, encode
+from proxy.oauth.store.database import open_database, transaction
+from proxy.oauth.store.polling import poll
+from proxy.oauth.store.seal import Seal, key_id_of
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """Keeps records in a file; ``open`` comes first. All of SQLite runs on one thread, never on the event loop's."""
+
+    shared = True
+
+    def __init__(self, path: Path, seal: Seal) -> None:
+        self.owner = ""
+        self._path = path
+        self._seal = seal
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="token store")
+
+    async def open(self) -> None:
+        """Opens the file, or makes it.
+
+        :raises ConfigurationError: it can't be used; nothing in it was changed
+        """
+        try:
+            await self._run(self._open)
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
+
+    async def load(self, key: str) -> Reading:
+        return await self._run(lambda: self._load(key))
+
+    async def replace(self, seen: Reading, record: Record) -> Reading | None:
+        value = self._seal.close(seen.key, encode(record))
+        return await self._run(lambda: self._replace(seen, record, value))
+
+    async def changed(self, seen: Reading, seconds: float) -> None:
+        await poll(lambda: self._run(lambda: self._has_changed(seen)), seconds)
+
+    async def close(self) -> None:
+        with contextlib.suppress(StoreError):
+            await self._run(self._close)
+        self._thread.shutdown(wait=False)
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+        except sqlite3.Error as error:
+            raise StoreError(f"The token store {self._path} can't be used now ({error}).") from None
+
+    # --- on the store's thread ---
+
+    def _open(self) -> None:
+        self._database = open_database(self._path)
+        try:
+            self._check_keys()
+            self._lifeline = Lifeline(self._path.with_name(f"{self._path.name}-live"))
+            self.owner = self._lifeline.owner
+        except OSError as error:
+            self._database.close()
+            raise ConfigurationError([f"store.url: {self._path}-live can't be opened ({error.strerror})"]) from None
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _close(self) -> None:
+        self._database.close()
+        self._lifeline.close()
+
+    def _load(self, key: str) -> Reading:
+        row = self._database.execute("SELECT version, value FROM tokens WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return Reading(key, None, 0, time.time())
+        version, value = row
+        record = decode(self._seal.open(key, value))
+        return Reading(key, record, version, time.time(), self._is_abandoned(record))
+
+    def _replace(self, seen: Reading, record: Record, value: bytes) -> Reading | None:
+        version = secrets.randbits(62) + 1
+        if seen.version:
+            written = self._database.execute(
+                "UPDATE tokens SET version = ?, forget_after = ?, value = ? WHERE key = ? AND version = ?",
+                (version, record.forget_after, value, seen.key, seen.version),
+            )
+        else:
+            written = self._database.execute(
+                "INSERT INTO tokens (key, version, forget_after, value) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (seen.key, version, record.forget_after, value),
+            )
+        return Reading(seen.key, record, version, time.time()) if written.rowcount == 1 else None
+
+    def _has_changed(self, seen: Reading) -> bool:
+        row = self._database.execute("SELECT version FROM tokens WHERE key = ?", (seen.key,)).fetchone()
+        return (0 if row is None else row[0]) != seen.version or self._is_abandoned(seen.record)
+
+    def _is_abandoned(self, record: Record | None) -> bool:
+        return record is not None and record.lease is not None and self._lifeline.lost(record.lease.owner)
+
+    def _check_keys(self) -> None:
+        """Sees that every value can be opened, and seals with the newest key what is not."""
+        heads = self._database.execute("SELECT key, substr(value, 1, 9) FROM tokens").fetchall()
+        ids = {key: key_id_of(head) for key, head in heads}
+        if set(ids.values()) - {None, *self._seal.ids}:
+            which = "expected the key too" if self._seal.ids else "expected the key"
+            problem = f"store.encryption_keys: {which} that {self._path} is encrypted with; nothing in it was changed"
+            raise ConfigurationError([problem])
+        if self._seal.ids and (stale := [key for key, key_id in ids.items() if key_id != self._seal.ids[0]]):
+            self._seal_again(stale)
+
+    def _seal_again(self, keys: list[str]) -> None:
+        with transaction(self._database):
+            for key in keys:
+                [value] = self._database.execute("SELECT value FROM tokens WHERE key = ?", (key,)).fetchone()
+                sealed = self._seal.close(key, self._seal.open(key, value))
+                self._database.execute("UPDATE tokens SET value = ? WHERE key = ?", (sealed, key))
+        log.info("%s: %d entries are encrypted with the newest key now", self._path, len(keys))
+        # What stood there in the clear is not to be found in pages that are free or in the log of writes.
+        self._database.execute("VACUUM")
+        self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,0 +1,58 @@
+"""A process of its own that has a store open: python process.py PATH COMMAND …; it says what it has done."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from proxy.core.lineage import Lease, Record
+from proxy.core.secret import Secret
+from proxy.oauth.store.seal import Seal
+from proxy.oauth.store.sqlite import SqliteStore
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def start(path: Path, *command: str) -> subprocess.Popen[str]:
+    """Runs this file, whose output can be read line by line."""
+    return subprocess.Popen(
+        [sys.executable, __file__, str(path), *command], cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+async def take_lease(store: SqliteStore) -> None:
+    """Takes the lease of "key" for an hour and keeps it until standard input ends."""
+    record = Record(refresh_token=Secret("old"), lease=Lease(f"{store.owner}/1", time.time() + 3600.0))
+    assert await store.replace(await store.load("key"), record) is not None
+    print("taken", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+
+async def count(store: SqliteStore, times: int) -> None:
+    """Adds to the number that all processes count together."""
+    done = 0
+    while done < times:
+        seen = await store.load("counter")
+        record = seen.record or Record(seeds=("counter",))
+        if await store.replace(seen, replace(record, generation=record.generation + 1)) is not None:
+            done += 1
+            print(done, flush=True)
+
+
+async def main(path: str, command: str, *arguments: str) -> None:
+    store = SqliteStore(Path(path), Seal())
+    await store.open()
+    if command == "lease":
+        await take_lease(store)
+    else:
+        await count(store, int(arguments[0]))
+    await store.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
