@@ -125,7 +125,7 @@ async def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         return tenant_toml(org, **keys)
 
     configuration = (
-        f'keep_warm = false\nresource_server = "partner"\ntoken_parameters = {{ assertion = "{PARAMETER}" }}\n'
+        f'keep_warm = false\nresource_server = "partner"\ntoken_parameters = {{ orgTicket = "{PARAMETER}" }}\n'
         f'token_headers = {{ X-Api-Key = "{FIELD}" }}\n[limits]\nrequest_timeout = 1\nreplay_buffer = 65536\n'
         '[log]\naccess = "all"\n'
         f'[access]\ncaller_keys = ["{KEY}"]\n'
