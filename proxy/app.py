@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +13,18 @@ from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.core import access, tokens
 from proxy.core.grants import Client
-from proxy.core.report import ProxyReport, RequestRecord, Tally, TenantReport, headroom
+from proxy.core.report import CallerTally, ProxyReport, RequestRecord, Tally, TenantReport, headroom
 from proxy.core.urls import BaseUrl, bracketed
 from proxy.errors import ConfigurationError, UnknownTenant
 from proxy.forward.handler import Forwarder
 from proxy.forward.journal import Journal
-from proxy.forward.tenant import Rules, Tenant, Timing
+from proxy.forward.tenant import Bounds, Rules, Tenant, Timing
 from proxy.oauth.cache import TokenCache
 from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
 from proxy.oauth.keeper import Keeper
 from proxy.oauth.source import TokenSource
-from proxy.settings import Settings, TenantSettings, matching
+from proxy.settings import CallerKeySettings, LimitsSettings, Settings, TenantSettings, matching
 from proxy.tls import client_context
 from proxy.wire.server import Limits, Listener
 from proxy.wire.upstream import Upstream
@@ -71,6 +72,7 @@ class Proxy:
         self._sources: dict[str, TokenSource] = {}
         self._retired: list[TokenSource] = []
         self._tallies: dict[str, Tally] = {}
+        self._callers: dict[str, CallerTally] = {}
         self._upstreams: dict[BaseUrl, Upstream] = {}
         self.admin_url = ""
 
@@ -84,7 +86,7 @@ class Proxy:
         settings = self.settings
         self._endpoint = token_endpoint(settings)
         self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings))
-        self._listener = Listener(self._forwarder.serve, _limits(settings))
+        self._listener = Listener(self._forwarder.serve, self._forwarder.refusal, _limits(settings))
         try:
             await self._open_ports()
         except BaseException:
@@ -141,6 +143,7 @@ class Proxy:
             client_connections=len(self._listener.connections),
             upstream_connections=sum(upstream.connections for upstream in self._upstreams.values()),
             refused=dict(self._forwarder.refused),
+            callers=self._callers,
             tenants=tuple(self._report(name, now) for name in self.settings.tenants),
         )
 
@@ -258,12 +261,24 @@ class Proxy:
                 settings.listen.host,
                 settings.access.allowed_hosts,
                 settings.access.allowed_origins,
-                [key.reveal() for key in settings.access.caller_keys],
+                self._keys(settings),
             ),
             tenants={name.encode("ascii"): self._tenant(tenant) for name, tenant in settings.tenants.items()},
             default_tenant=None if default is None else default.encode("ascii"),
             tenant_header=settings.routing.tenant_header.lower().encode("ascii"),
+            bounds=_bounds(settings.limits),
         )
+
+    def _keys(self, settings: Settings) -> list[tuple[str, access.Caller]]:
+        keys = settings.access.caller_keys
+        self._callers = {key.name: self._callers.get(key.name) or CallerTally() for key in keys}
+        most = settings.limits.max_requests_per_caller
+
+        def caller(key: CallerKeySettings) -> access.Caller:
+            tenants = None if key.tenants is None else frozenset(name.encode("ascii") for name in key.tenants)
+            return access.Caller(key.name, self._callers[key.name], most, tenants)
+
+        return [(key.key.reveal(), caller(key)) for key in keys]
 
     def _source(self, client: Client) -> TokenSource:
         return TokenSource(client, self._endpoint, self._cache, clock=self._clock)
@@ -288,7 +303,9 @@ class Proxy:
             policy=access.Policy(
                 tuple(access.parse_rule(rule) for rule in tenant.allow),
                 tuple(access.parse_rule(rule) for rule in tenant.deny),
+                observe=tenant.policy == "observe",
             ),
+            most_at_once=self.settings.limits.max_requests_per_tenant,
             fill=tenant.authorization == "fill",
         )
 
@@ -357,14 +374,27 @@ def token_endpoint(settings: Settings) -> TokenEndpoint:
 def _timing(settings: Settings) -> Timing:
     limits = settings.limits
     return Timing(
-        limits.request_timeout,
-        limits.idle_timeout,
-        limits.tunnel_idle_timeout,
-        limits.replay_buffer,
-        limits.max_header_bytes,
+        request_timeout=limits.request_timeout,
+        idle_timeout=limits.idle_timeout,
+        body_timeout=limits.body_timeout,
+        tunnel_idle_timeout=limits.tunnel_idle_timeout,
+        replay_buffer=limits.replay_buffer,
+        max_header_bytes=limits.max_header_bytes,
+        longest_body=limits.max_body_bytes or sys.maxsize,
     )
+
+
+def _bounds(limits: LimitsSettings) -> Bounds:
+    return Bounds(limits.max_request_line_bytes, limits.max_header_count, limits.max_body_bytes or sys.maxsize)
 
 
 def _limits(settings: Settings) -> Limits:
     limits = settings.limits
-    return Limits(limits.max_header_bytes, limits.request_timeout, limits.idle_timeout)
+    return Limits(
+        max_header_bytes=limits.max_header_bytes,
+        head_timeout=limits.request_timeout,
+        idle_timeout=limits.idle_timeout,
+        max_connections=limits.max_connections,
+        max_requests=limits.max_requests_per_connection,
+        max_pipelined=limits.max_pipelined_requests,
+    )

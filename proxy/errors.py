@@ -31,7 +31,11 @@ class ContentTooLarge(BadRequest):
 
 
 class FieldsTooLarge(BadRequest):
-    """The request line or the header section exceeds ``limits.max_header_bytes`` (RFC 6585 5): 431."""
+    """The head is longer, or has more fields, than ``limits`` says (RFC 6585 5): 431."""
+
+
+class TargetTooLong(BadRequest):
+    """The request line exceeds ``limits.max_request_line_bytes`` (RFC 9110 15.5.15): 414."""
 
 
 class VersionNotSupported(BadRequest):
@@ -52,6 +56,10 @@ class MethodNotAllowed(ProxyError):
 
 class UnknownTenant(ProxyError):
     """The request names a tenant that is not configured, or none where one is needed: 404."""
+
+
+class TooBusy(ProxyError):
+    """As many connections, or requests of this tenant or caller, are under way as ``limits`` allows: 503."""
 
 
 # --- no token (502, 503) ---

@@ -73,6 +73,16 @@ def _replays(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
     return (((tenant.name, outcome), count) for outcome, count in tenant.tally.replays.items())
 
 
+def _observed(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
+    if tenant.tally.observed:
+        yield (tenant.name,), tenant.tally.observed
+
+
+def _under_way(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
+    if tenant.tally.requests or tenant.tally.at_once:
+        yield (tenant.name,), tenant.tally.at_once
+
+
 def _token_requests(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
     return (((tenant.name, *key), count) for key, count in tenant.tally.token_requests.items())
 
@@ -102,6 +112,20 @@ _FAMILIES = (
         "Requests sent once more with a new token after a 401, or not, by outcome.",
         ("tenant", "outcome"),
         _replays,
+    ),
+    _PerTenant(
+        CounterMetricFamily,
+        "policy_observed",
+        "Requests that passed although the tenant's policy would refuse them, because it only observes.",
+        ("tenant",),
+        _observed,
+    ),
+    _PerTenant(
+        GaugeMetricFamily,
+        "requests_under_way",
+        "Requests not answered yet; as many as limits.max_requests_per_tenant are let in.",
+        ("tenant",),
+        _under_way,
     ),
     _PerTenant(
         CounterMetricFamily,
@@ -196,6 +220,7 @@ class Metrics:
         """All metrics; successive ones of the same name are one family."""
         yield _build(report)
         yield _connections(report)
+        yield _callers(report)
         yield _refused(report)
         for family in _FAMILIES:
             for tenants in _sliced(report.tenants):
@@ -264,6 +289,15 @@ def _connections(report: ProxyReport) -> Metric:
     metric = GaugeMetricFamily(_PREFIX + "connections", "Open connections.", labels=("side",))
     metric.add_metric(("client",), report.client_connections)
     metric.add_metric(("upstream",), report.upstream_connections)
+    return metric
+
+
+def _callers(report: ProxyReport) -> Metric:
+    help_ = "Answers sent to clients that show a caller key, by the key's name, empty for keys without one."
+    metric = CounterMetricFamily(_PREFIX + "caller_requests", help_, labels=("caller", "code"))
+    for name, tally in report.callers.items():
+        for code, count in tally.requests.items():
+            metric.add_metric((name, str(code)), count)
     return metric
 
 

@@ -10,6 +10,7 @@ another meaning. Durations and ages are seconds, times are Unix times, null mean
     listening            [URL]
     connections          client, upstream
     refused              {status code: count} of answers to requests that belong to no tenant
+    callers              [{name, requests, under_way}], of those who show a key, by its name
     tenants              [tenant], in the report's order
 
 and a tenant::
@@ -28,6 +29,8 @@ and a tenant::
     rate_limit_remaining requests that are left in the token's current minute
     rate_limit_allowed   requests in a minute
     requests             {status code: count}
+    under_way            requests not answered yet
+    observed             requests that its policy would refuse, if it did not only observe
     replays              {outcome: count}
     token_requests       [{grant, outcome, count}]
     request_duration     count, sum
@@ -38,7 +41,7 @@ and a tenant::
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from proxy.admin.health import ready, usable
 from proxy.core.report import Histogram, ProxyReport, TenantReport
@@ -55,7 +58,11 @@ def status(report: ProxyReport) -> Iterator[bytes]:
         "draining": report.draining,
         "listening": list(report.listening),
         "connections": {"client": report.client_connections, "upstream": report.upstream_connections},
-        "refused": {str(code): count for code, count in report.refused.items()},
+        "refused": _by_code(report.refused),
+        "callers": [
+            {"name": name, "requests": _by_code(tally.requests), "under_way": tally.at_once}
+            for name, tally in report.callers.items()
+        ],
     }
     yield json.dumps(head).encode().removesuffix(b"}") + b', "tenants": ['
     separator = b"\n"
@@ -82,7 +89,9 @@ def tenant_status(tenant: TenantReport) -> dict[str, object]:
         "retry_in": _rounded(tenant.retry_in),
         "rate_limit_remaining": None if tenant.headroom is None else tenant.headroom.remaining,
         "rate_limit_allowed": None if tenant.headroom is None else tenant.headroom.allowed,
-        "requests": {str(code): count for code, count in tally.requests.items()},
+        "requests": _by_code(tally.requests),
+        "under_way": tally.at_once,
+        "observed": tally.observed,
         "replays": dict(tally.replays),
         "token_requests": [
             {"grant": grant, "outcome": outcome, "count": count}
@@ -92,6 +101,10 @@ def tenant_status(tenant: TenantReport) -> dict[str, object]:
         "refresh_duration": _duration(tally.refreshes),
         "history": [{"at": _rounded(it.at), "what": it.what, "outcome": it.outcome} for it in tally.history],
     }
+
+
+def _by_code(counts: Mapping[int, int]) -> dict[str, int]:
+    return {str(code): count for code, count in counts.items()}
 
 
 def _duration(histogram: Histogram) -> dict[str, object]:

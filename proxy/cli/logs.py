@@ -102,7 +102,8 @@ def _json_request(at: float, record: RequestRecord) -> str:
     # Written out: for a line that every request may have, the encoder for any object takes four times as long.
     return (
         f'{{"time": "{_utc(at)}", "level": "info", "event": "request", "tenant": {_quoted(record.tenant)}, '
-        f'"method": {_quoted(record.method)}, "path": {_quoted(record.path)}, "status": {record.status}, '
+        f'"caller": {_quoted(record.caller)}, "method": {_quoted(record.method)}, "path": {_quoted(record.path)}, '
+        f'"status": {record.status}, '
         f'"duration": {record.seconds:.6f}, "received": {record.received}, "sent": {record.sent}, '
         f'"replayed": {"true" if record.replayed else "false"}, "code": {_quoted(record.code)}, '
         f'"correlation_id": {_quoted(record.correlation_id)}}}'
@@ -117,6 +118,8 @@ def _text_request(at: float, record: RequestRecord) -> str:
     asked = f"{record.tenant or '-'}: {record.method} {record.path or '-'}"
     took = f"{record.seconds * 1000:.1f} ms"
     parts = [f"{asked}: {record.status} in {took}", f"{record.received} B in", f"{record.sent} B out"]
+    if record.caller is not None:
+        parts.append(f"caller {record.caller}")
     if record.replayed:
         parts.append("replayed")
     if record.code is not None:

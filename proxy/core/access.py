@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from proxy.core.fields import Fields
+from proxy.core.report import CallerTally
 from proxy.core.routing import readings
 from proxy.errors import BadRequest, NotAllowed
 
@@ -30,25 +32,41 @@ EXPOSED = (
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Caller:
+    """Those who show a key of one name."""
+
+    name: str
+    tally: CallerTally
+    most_at_once: int
+    """Requests under way at the same time."""
+    tenants: frozenset[bytes] | None = None
+    """The only ones that they may use; None for all."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Callers:
     """Who may call: Host values, browser origins and keys. Build it with ``callers``; equal only to itself."""
 
     hosts: frozenset[bytes]
     origins: frozenset[bytes]
-    keys: tuple[bytes, ...]
+    keys: tuple[tuple[bytes, Caller], ...] = field(repr=False)
+    """Digests of the keys, so that what a comparison takes tells nothing of a key, its length included."""
 
     def __repr__(self) -> str:
-        return f"Callers(hosts={sorted(self.hosts)}, origins={sorted(self.origins)}, keys={len(self.keys)})"
+        names = sorted({caller.name for _, caller in self.keys})
+        return f"Callers(hosts={sorted(self.hosts)}, origins={sorted(self.origins)}, keys={len(self.keys)} of {names})"
 
 
-def callers(listen_host: str, hosts: Iterable[str], origins: Iterable[str], keys: Iterable[str]) -> Callers:
+def callers(
+    listen_host: str, hosts: Iterable[str], origins: Iterable[str], keys: Iterable[tuple[str, Caller]]
+) -> Callers:
     """The rules for a proxy listening on ``listen_host``: local names always pass, all else is named."""
     own = f"[{listen_host}]" if ":" in listen_host else listen_host
     names = ["localhost", "127.0.0.1", "[::1]", own, *hosts]
     return Callers(
         frozenset(name.lower().encode("ascii") for name in names),
         frozenset(origin.lower().encode("ascii") for origin in origins),
-        tuple(key.encode("utf-8") for key in keys),
+        tuple((_digest(key.encode("utf-8")), caller) for key, caller in keys),
     )
 
 
@@ -105,17 +123,32 @@ def _check_caller(rules: Callers, authority: bytes, origin: bytes | None, fetch_
     raise NotAllowed("Pages of this Origin are not allowed here; name it in access.allowed_origins.")
 
 
-def check_key(rules: Callers, header: bytes | None, path: bytes | None) -> None:
-    """Passes a caller who shows a configured key, in constant time for each.
+def caller_of(rules: Callers, header: bytes | None, path: bytes | None) -> Caller | None:
+    """Who shows a configured key, found in constant time; None where none is configured.
 
     :raises NotAllowed: keys are configured and none was shown, or a wrong one
     """
     if not rules.keys:
-        return
-    shown = (header if header is not None else path) or b""
-    # No early end: which key matched, or that one did, must not show in the time it takes.
-    if sum([hmac.compare_digest(shown, key) for key in rules.keys]) == 0:
+        return None
+    shown = _digest((header if header is not None else path) or b"")
+    # No early end: which key matched must not show in the time it takes.
+    found = [caller for digest, caller in rules.keys if hmac.compare_digest(shown, digest)]
+    if not found:
         raise NotAllowed("Show a caller key in X-Proxy-Key, or as /k/<key>/ before the path.")
+    return found[0]
+
+
+def check_tenant(caller: Caller | None, tenant: bytes) -> None:
+    """Passes a caller to a tenant that is theirs; whether another one exists, they don't learn.
+
+    :raises NotAllowed: the key is not for this tenant
+    """
+    if caller is not None and caller.tenants is not None and tenant not in caller.tenants:
+        raise NotAllowed("This caller key is not for this tenant.")
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 def preflight(fields: Fields) -> bytes:
@@ -183,6 +216,8 @@ class Policy:
 
     allow: tuple[Rule, ...] = ()
     deny: tuple[Rule, ...] = ()
+    observe: bool = False
+    """Report what the rules would refuse, and let it pass."""
     harmless: frozenset[bytes] = field(init=False)
     """Methods that no rule decides on, as they are usually written; they need no ``check_policy``."""
 

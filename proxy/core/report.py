@@ -63,6 +63,10 @@ class Tally:
     """From the request's head to the answer's last byte, in seconds."""
     refreshes: Histogram = field(default_factory=Histogram)
     """From asking the token endpoint to its whole answer, in seconds."""
+    at_once: int = 0
+    """Requests under way now; a WebSocket is none once it is open."""
+    observed: int = 0
+    """Requests that passed although the policy would refuse them, because it only observes."""
     rate_limit: tuple[bytes, bytes, bytes, float] | None = None
     """What the upstream last said of this token's limit, as it came: ``inin-ratelimit-allowed``, ``-count`` and
     ``-reset``, and when, as a Unix time. ``headroom`` reads it."""
@@ -110,11 +114,23 @@ def headroom(tally: Tally, now: float) -> Headroom | None:
     return Headroom(allowed if now >= at + reset else max(0, allowed - count), allowed)
 
 
+@dataclass(slots=True)
+class CallerTally:
+    """The running counts of those who show a key of one name."""
+
+    requests: dict[int, int] = field(default_factory=dict)
+    """Answers by status code, ours and the upstream's."""
+    at_once: int = 0
+    """Requests under way now."""
+
+
 class RequestRecord(NamedTuple):
     """A request that is over, as the log tells it. Nothing here is a secret, and all of it is printable ASCII."""
 
     tenant: str | None
     """None where it belongs to none."""
+    caller: str | None
+    """The name of the key that it shows; None where none is shown, or it has no name."""
     method: str
     path: str | None
     """What follows the tenant, without caller key and query; None without a tenant."""
@@ -175,3 +191,5 @@ class ProxyReport:
     refused: Mapping[int, int]
     """Answers by status code to requests that belong to no tenant: malformed, for another Host, no such tenant."""
     tenants: tuple[TenantReport, ...]
+    callers: Mapping[str, CallerTally]
+    """By the name of their keys; empty for keys that have none."""

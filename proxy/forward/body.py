@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import sys
+
 from proxy.errors import BadRequest, ClientClosed, ClientTimeout, ContentTooLarge, UpstreamTimeout
 from proxy.wire.body import LAST_CHUNK, Body, chunk
 from proxy.wire.syntax import CHUNKED
 from proxy.wire.upstream import UpstreamConnection
+
+LEAST_RATE = 1024
+"""Bytes a second that a client must send of a long body: a trickle would hold a place for ever."""
 
 
 class KeptBody:
@@ -19,11 +25,27 @@ class KeptBody:
     :ivar chunked: it is framed in chunks, on both sides
     :ivar complete: the client has sent all of it
     :ivar completed_at: when the last of it was read, on the loop's clock; before, and for no body, 0
+
+    :param limit: bytes that are kept
+    :param longest: bytes that it may have
+    :param timeout: seconds for which it may keep us waiting, and one more for each ``LEAST_RATE`` bytes of it
     """
 
-    __slots__ = ("_limit", "_pieces", "_source", "chunked", "complete", "completed_at", "kept", "size")
+    __slots__ = (
+        "_limit",
+        "_longest",
+        "_pieces",
+        "_source",
+        "_timeout",
+        "_waited",
+        "chunked",
+        "complete",
+        "completed_at",
+        "kept",
+        "size",
+    )
 
-    def __init__(self, source: Body | None, limit: int) -> None:
+    def __init__(self, source: Body | None, limit: int, longest: int = sys.maxsize, timeout: float = math.inf) -> None:
         self.kept = True
         self.size = 0
         self.complete = source is None
@@ -31,13 +53,16 @@ class KeptBody:
         self._source = source
         self.chunked = source is not None and source.length == CHUNKED
         self._limit = limit
+        self._longest = longest
+        self._timeout = timeout
+        self._waited = 0.0
         self._pieces: list[bytes] = []
 
     def with_limit(self, limit: int) -> KeptBody:
         """The same body, kept up to another limit."""
         if self._source is None:
             return self
-        other = KeptBody(self._source, limit)
+        other = KeptBody(self._source, limit, self._longest, self._timeout)
         for piece in self._pieces:
             other._keep(piece, self._source)
         return other
@@ -46,6 +71,7 @@ class KeptBody:
         """Keeps what has arrived so far, without waiting.
 
         :raises BadRequest: the body's framing is broken
+        :raises ContentTooLarge: it is too long
         """
         if self._source is not None and not self.complete:
             self._keep(self._source.take(), self._source)
@@ -95,16 +121,22 @@ class KeptBody:
 
     async def _read(self, idle_timeout: float) -> bytes:
         assert self._source is not None, "no body is complete from the start"
+        # Only waiting for the client counts: what the upstream is slow to take is not the client's fault.
+        began = self._source.clock()
+        left = self._timeout + self.size / LEAST_RATE - self._waited
         try:
-            piece = await self._source.read_within(idle_timeout)
+            piece = await self._source.read(began + min(idle_timeout, left))
         except TimeoutError:
             raise ClientTimeout("The request's body did not arrive in time.") from None
+        self._waited += self._source.clock() - began
         self._keep(piece, self._source)
         return piece
 
     def _keep(self, piece: bytes, source: Body) -> None:
         if piece:
             self.size += len(piece)
+            if self.size > self._longest:
+                raise ContentTooLarge(f"The request's content exceeds {self._longest} bytes.")
             self._pieces.append(piece)
             self.kept = self.kept and self.size <= self._limit
         if source.complete and not self.complete:

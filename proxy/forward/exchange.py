@@ -7,8 +7,9 @@ import math
 import time
 
 from proxy.core import access
+from proxy.core.access import Caller
 from proxy.core.fields import Fields, options
-from proxy.errors import ProxyError
+from proxy.errors import ProxyError, TooBusy
 from proxy.forward.body import NO_BODY, KeptBody
 from proxy.forward.rescue import NAME, Failure
 from proxy.forward.tenant import Tenant, Timing
@@ -18,7 +19,7 @@ from proxy.wire.syntax import RequestHead, ResponseHead
 
 REASONS = {
     200: b"OK", 204: b"No Content", 302: b"Found", 400: b"Bad Request", 403: b"Forbidden", 404: b"Not Found",
-    405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large",
+    405: b"Method Not Allowed", 408: b"Request Timeout", 413: b"Content Too Large", 414: b"URI Too Long",
     431: b"Request Header Fields Too Large", 500: b"Internal Server Error", 501: b"Not Implemented",
     502: b"Bad Gateway", 503: b"Service Unavailable", 504: b"Gateway Timeout", 505: b"HTTP Version Not Supported",
 }  # fmt: skip
@@ -38,6 +39,7 @@ class Exchange:
         that is checked here, and is not passed on
     :ivar wants_trailers: the client takes trailer fields (RFC 9110 6.5.1)
     :ivar tenant: whose it is, once that is known
+    :ivar caller: whose key it shows, once that is known
     :ivar origin: the allowed origin of a page that may read the answer
     :ivar note: what Proxy-Status says of an answer that passed through
     :ivar replayed: it was sent a second time
@@ -52,6 +54,7 @@ class Exchange:
         "answer",
         "arrived",
         "body",
+        "caller",
         "client",
         "failure",
         "fields",
@@ -67,6 +70,7 @@ class Exchange:
         "status",
         "tenant",
         "timing",
+        "under_way",
         "upload",
         "wants_trailers",
         "websocket",
@@ -88,10 +92,12 @@ class Exchange:
         self.body = NO_BODY
         if section.length:
             body = Body(client, section.length, request=True, limit=timing.max_header_bytes)
-            self.body = KeptBody(body, timing.replay_buffer)
+            self.body = KeptBody(body, timing.replay_buffer, timing.longest_body, timing.body_timeout)
         self.websocket = section.upgrade == b"websocket" and self.method == b"GET" and not section.length
         self.wants_trailers = b"te" in self.fields and b"trailers" in options(self.fields.get(b"te"))
         self.tenant: Tenant | None = None
+        self.caller: Caller | None = None
+        self.under_way = False
         self.origin: bytes | None = None
         self.note: str | None = None
         self.replayed = False
@@ -114,6 +120,28 @@ class Exchange:
         """Seconds that are left to begin the answer; all of them while the body is still coming."""
         return min(self.timing.request_timeout, self.answer_due - self.client.loop.time())
 
+    def begin(self, tenant: Tenant, caller: Caller | None) -> None:
+        """Takes its place among the requests under way, until ``end``.
+
+        :raises TooBusy: there is none
+        """
+        if tenant.tally.at_once >= tenant.most_at_once:
+            raise TooBusy(f"Tenant {tenant.name} has as many requests under way as limits.max_requests_per_tenant.")
+        if caller is not None:
+            if caller.tally.at_once >= caller.most_at_once:
+                raise TooBusy("This caller has as many requests under way as limits.max_requests_per_caller.")
+            caller.tally.at_once += 1
+        tenant.tally.at_once += 1
+        self.under_way = True
+
+    def end(self) -> None:
+        """Gives its place up, if it has one."""
+        if self.under_way and self.tenant is not None:
+            self.under_way = False
+            self.tenant.tally.at_once -= 1
+            if self.caller is not None:
+                self.caller.tally.at_once -= 1
+
     def stop_upload(self) -> None:
         """Ends the sending of the body; what was read of it stays kept."""
         if self.upload is not None:
@@ -125,7 +153,7 @@ class Exchange:
 
         :param section: field lines, each with its CRLF
         """
-        if self.client.draining:
+        if self.client.on_last_request:
             self.keep_alive = False
         if self.origin is not None:
             section += access.shared_with(self.origin)

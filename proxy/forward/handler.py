@@ -49,7 +49,7 @@ class Forwarder:
             try:
                 request = await client.next_request()
             except ProxyError as error:
-                self._refuse(client, error)
+                client.write(self.refusal(error))
                 return await client.finish(linger=True)
             if request is None:
                 return await client.finish(linger=False)
@@ -70,12 +70,12 @@ class Forwarder:
             return False
         return True
 
-    def _refuse(self, client: ClientConnection, error: ProxyError) -> None:
-        """Answers a head that could not be read; what follows it can't be trusted to be a request."""
+    def refusal(self, error: ProxyError) -> bytes:
+        """The answer to a connection, or to a head that can't be read; what follows is not taken for a request."""
         failure = explain(error)
         self.refused[failure.status] = self.refused.get(failure.status, 0) + 1
         section, body = error_response(failure)
-        client.write(head(failure.status, REASONS[failure.status], section + b"Connection: close\r\n") + body)
+        return head(failure.status, REASONS[failure.status], section + b"Connection: close\r\n") + body
 
     async def _answer(self, exchange: Exchange) -> None:
         """One request, whatever happens to it: exactly one answer, or a connection that is visibly broken off."""
@@ -88,6 +88,7 @@ class Forwarder:
             self._rescue(exchange, error)
         finally:
             exchange.stop_upload()
+            exchange.end()
             self._count(exchange)
 
     def _rescue(self, exchange: Exchange, error: Exception) -> None:
@@ -108,6 +109,9 @@ class Forwarder:
         seconds = time.perf_counter() - exchange.started
         if self.journal is not None:
             self.journal.note(exchange, status, seconds)
+        if exchange.caller is not None:
+            answers = exchange.caller.tally.requests
+            answers[status] = answers.get(status, 0) + 1
         if exchange.tenant is None:
             self.refused[status] = self.refused.get(status, 0) + 1
             return
@@ -125,6 +129,9 @@ class Forwarder:
             exchange.respond(204, permission)
             return
         way = plan(self.rules, exchange)
+        exchange.begin(way.tenant, way.caller)
+        if way.objection is not None:
+            way.tenant.tally.observed += 1
         match way.kind:
             case Kind.API if way.inject:
                 await self._inject(exchange, way)

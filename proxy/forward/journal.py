@@ -48,6 +48,7 @@ def _record(exchange: Exchange, status: int, seconds: float) -> RequestRecord:
         correlation_id = _printable(given)
     return RequestRecord(
         tenant=None if exchange.tenant is None else exchange.tenant.name,
+        caller=None if exchange.caller is None else exchange.caller.name or None,
         method=_printable(exchange.method),
         path=_path(exchange),
         status=status,

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from proxy.core import access, routing
+from proxy.core.access import Caller
 from proxy.core.fields import Fields, end_to_end_request, own_bearer
 from proxy.core.routing import PLACEHOLDER, Kind, Target
-from proxy.errors import BadRequest, MethodNotAllowed, UnknownTenant
+from proxy.errors import (
+    BadRequest,
+    ContentTooLarge,
+    FieldsTooLarge,
+    MethodNotAllowed,
+    NotAllowed,
+    TargetTooLong,
+    UnknownTenant,
+)
 from proxy.forward.exchange import VIA, Exchange
-from proxy.forward.tenant import Rules, Tenant
+from proxy.forward.tenant import Bounds, Rules, Tenant
 from proxy.wire.syntax import CHUNKED, RequestHead
 from proxy.wire.upstream import Upstream
+
+log = logging.getLogger(__name__)
 
 _PLACEHOLDER = PLACEHOLDER.encode("ascii")
 
@@ -39,6 +51,7 @@ class Plan:
     rules: Rules
     kind: Kind
     origin: bytes | None
+    caller: Caller | None
     tenant: Tenant
     target: Target
     upstream: Upstream
@@ -48,6 +61,8 @@ class Plan:
     """The request's own ``Authorization``, where that is kept."""
     inject: bool
     """The tenant's token is added."""
+    objection: str | None
+    """Why the policy would refuse it, where that only observes."""
 
 
 def preflight(rules: Rules, exchange: Exchange) -> bytes | None:
@@ -66,13 +81,13 @@ def preflight(rules: Rules, exchange: Exchange) -> bytes | None:
 def plan(rules: Rules, exchange: Exchange) -> Plan:
     """The plan for a request, remembered with its head; what refuses a request is decided anew each time.
 
-    The exchange learns its origin and tenant on the way, for the answer to a request that is refused.
+    The exchange learns its origin, caller and tenant on the way, for the answer to a request that is refused.
 
     :raises ProxyError: it may not pass, or can't
     """
     remembered = exchange.head.memo
     if isinstance(remembered, Plan) and remembered.rules is rules:
-        exchange.origin, exchange.tenant = remembered.origin, remembered.tenant
+        exchange.origin, exchange.caller, exchange.tenant = remembered.origin, remembered.caller, remembered.tenant
         return remembered
     made = exchange.head.memo = _plan(rules, exchange)
     return made
@@ -82,27 +97,54 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     head, fields = exchange.head, exchange.fields
     if head.method in (b"CONNECT", b"TRACE"):
         raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
+    _check_size(rules.bounds, head)
     target = routing.split(head.method, head.target)
     sender = _sender(rules, exchange, target)
     exchange.origin = sender.origin
-    access.check_key(rules.callers, fields.get(b"x-proxy-key"), target.key)
-    exchange.tenant = tenant = _tenant(rules, fields, target, sender.authority)
+    exchange.caller = caller = access.caller_of(rules.callers, fields.get(b"x-proxy-key"), target.key)
+    exchange.tenant = tenant = _tenant(rules, fields, target, sender.authority, caller)
     kind = _kind(exchange, target)
-    if head.method not in tenant.policy.harmless:
-        access.check_policy(tenant.policy, head.method, target.rest, answered_here=kind in _ANSWERED_HERE)
+    objection = None if head.method in tenant.policy.harmless else _objection(tenant, head, target, kind)
     upstream = _upstream(tenant, kind)
     keeps = kind is not Kind.API or (tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None)
     return Plan(
         rules=rules,
         kind=kind,
         origin=sender.origin,
+        caller=caller,
         tenant=tenant,
         target=target,
         upstream=upstream,
         opening=_opening(head.method, upstream, target.rest, sender.passing),
         credential=fields.get(b"authorization") if keeps else None,
         inject=not keeps,
+        objection=objection,
     )
+
+
+def _check_size(bounds: Bounds, head: RequestHead) -> None:
+    line = len(head.method) + len(head.target) + len(b"  HTTP/1.1")
+    if line > bounds.longest_line:
+        raise TargetTooLong(f"The request line exceeds {bounds.longest_line} bytes.")
+    if len(head.section.fields.lines) > bounds.most_fields:
+        raise FieldsTooLarge(f"More than {bounds.most_fields} field lines.")
+    if head.section.length > bounds.longest_body:
+        raise ContentTooLarge(f"The request's content exceeds {bounds.longest_body} bytes.")
+
+
+def _objection(tenant: Tenant, head: RequestHead, target: Target, kind: Kind) -> str | None:
+    try:
+        access.check_policy(tenant.policy, head.method, target.rest, answered_here=kind in _ANSWERED_HERE)
+    except NotAllowed as error:
+        if not tenant.policy.observe:
+            raise
+        asked = (head.method + b" " + target.rest.partition(b"?")[0]).decode("latin-1")
+        log.warning(
+            "tenant %s: let pass %.200a: %s", tenant.name, asked, error,
+            extra={"event": "policy.observed", "tenant": tenant.name},
+        )  # fmt: skip
+        return str(error)
+    return None
 
 
 def _authority(head: RequestHead, fields: Fields, target: Target) -> bytes:
@@ -132,12 +174,13 @@ def _sender(rules: Rules, exchange: Exchange, target: Target) -> Sender:
     return made
 
 
-def _tenant(rules: Rules, fields: Fields, target: Target, authority: bytes) -> Tenant:
+def _tenant(rules: Rules, fields: Fields, target: Target, authority: bytes, caller: Caller | None) -> Tenant:
     name = routing.tenant_of(target, fields.get(rules.tenant_header), authority, rules.default_tenant)
     if name is None:
         raise UnknownTenant(
             "The request names no tenant: use /t/<tenant>/ before the path, the tenant header or <tenant>.localhost."
         )
+    access.check_tenant(caller, name)
     tenant = rules.tenants.get(name)
     if tenant is None:
         raise UnknownTenant("No tenant of this name is configured.")

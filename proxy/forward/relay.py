@@ -129,5 +129,6 @@ async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: Re
         section += proxy_status(exchange.note)
     exchange.status = 101
     exchange.keep_alive = False
+    exchange.end()
     exchange.client.write(head(101, answer.reason, section))
     await Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout).run()

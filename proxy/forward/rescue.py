@@ -40,22 +40,16 @@ def explain(error: Exception) -> Failure:
     """
     message = str(error)
     match error:
-        case errors.FieldsTooLarge():
-            return Failure(431, "request.header.fields.too.large", "http_request_error", message)
-        case errors.ContentTooLarge():
-            return Failure(413, "request.entity.too.large", "http_request_error", message)
-        case errors.VersionNotSupported():
-            return Failure(505, "http.version.not.supported", "http_request_error", message)
-        case errors.UnknownCoding():
-            return Failure(501, "transfer.coding.not.implemented", "http_request_error", message)
         case errors.BadRequest():
-            return Failure(400, "bad.request", "http_request_error", message)
+            return _bad_request(error)
         case errors.ClientTimeout():
             return Failure(408, "request.timeout", "http_request_error", message)
         case errors.NotAllowed():
             return Failure(403, "not.allowed", "http_request_denied", message)
         case errors.UnknownTenant():
             return Failure(404, "tenant.not.found", "destination_not_found", message)
+        case errors.TooBusy():
+            return Failure(503, "too.busy", "connection_limit_reached", message, 1)
         case errors.MethodNotAllowed():
             return Failure(405, "method.not.allowed", "http_request_denied", message)
         case errors.TokenRefused():
@@ -69,6 +63,22 @@ def explain(error: Exception) -> Failure:
             return Failure(502, "upstream.failed", error.kind, message)
     log.error("a defect of this program ended a request", exc_info=error, extra={"event": "request.defect"})
     return Failure(500, "internal.error", "proxy_internal_error", "A defect of the proxy; its log says more.")
+
+
+def _bad_request(error: errors.BadRequest) -> Failure:
+    message = str(error)
+    match error:
+        case errors.TargetTooLong():
+            return Failure(414, "request.uri.too.long", "http_request_error", message)
+        case errors.FieldsTooLarge():
+            return Failure(431, "request.header.fields.too.large", "http_request_error", message)
+        case errors.ContentTooLarge():
+            return Failure(413, "request.entity.too.large", "http_request_error", message)
+        case errors.VersionNotSupported():
+            return Failure(505, "http.version.not.supported", "http_request_error", message)
+        case errors.UnknownCoding():
+            return Failure(501, "transfer.coding.not.implemented", "http_request_error", message)
+    return Failure(400, "bad.request", "http_request_error", message)
 
 
 def error_response(failure: Failure) -> tuple[bytes, bytes]:

@@ -50,8 +50,20 @@ class Tenant:
     webmessaging: Upstream
     cdn: Upstream
     policy: Policy
+    most_at_once: int
+    """Requests under way at the same time."""
     fill: bool
     """``authorization = "fill"``: a caller's own real bearer token is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How large a request may be, as far as its head tells."""
+
+    longest_line: int
+    """Bytes of the request line."""
+    most_fields: int
+    longest_body: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +75,20 @@ class Rules:
     default_tenant: bytes | None
     tenant_header: bytes
     """In lower case."""
+    bounds: Bounds
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Limits of one exchange, in seconds but for ``replay_buffer`` and ``max_header_bytes``, which are bytes."""
+    """Limits of one exchange, in seconds where they are not bytes."""
 
     request_timeout: float
     idle_timeout: float
+    body_timeout: float
+    """That a client has for a body, and one more for each ``LEAST_RATE`` bytes of it."""
     tunnel_idle_timeout: float
     replay_buffer: int
+    """Bytes."""
     max_header_bytes: int
+    longest_body: int
+    """Bytes."""

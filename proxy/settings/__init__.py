@@ -1,5 +1,6 @@
 """The configuration: ``load`` reads and checks a file, all of it at once, and gives frozen ``Settings``."""
 
+from proxy.settings.callers import CallerKeySettings
 from proxy.settings.load import load, matching
 from proxy.settings.model import (
     AccessSettings,
@@ -17,6 +18,7 @@ from proxy.settings.schema import schema, starter
 __all__ = [
     "AccessSettings",
     "AdminSettings",
+    "CallerKeySettings",
     "LimitsSettings",
     "ListenSettings",
     "LogSettings",

@@ -15,9 +15,11 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from proxy.core.routing import TENANT_NAME
+from proxy.core.secret import Secret
 from proxy.core.urls import is_loopback
 from proxy.errors import ConfigurationError
 from proxy.settings.model import (
+    AccessSettings,
     ConfigurationFile,
     IncludedFile,
     RoutingSettings,
@@ -81,6 +83,7 @@ class _Reader:
         own = {name: table.model_fields_set for name, table in tables.items()}
         tables = {name: merged(table, main.defaults) for name, table in tables.items()}
         self.check_access(main)
+        self.check_callers(main.access, tables)
         self.check_default_tenant(main.routing.default_tenant, tables)
         self.check_tenants(tables, own)
         return None if self.problems else self.built(main, tables)
@@ -199,6 +202,18 @@ class _Reader:
         if listen.port and (listen.host, listen.port) == (admin.host, admin.port):
             message = f"expected another port than listen.port (got {admin.port})"
             self.report(self.path, ("admin", "port"), message)
+
+    def check_callers(self, access: AccessSettings, tables: Mapping[str, TenantTable]) -> None:
+        seen: list[Secret] = []
+        for position, caller in enumerate(access.caller_keys):
+            where = ("access", "caller_keys", position)
+            if caller.key in seen:
+                self.report(self.path, where, "expected each key once")
+            seen.append(caller.key)
+            for name in caller.tenants or ():
+                if name not in tables and not {("tenants",), ("tenants", name)} & self.refused:
+                    message = f"tenants: expected the name of a tenant (got {quoted(name)}){nearest(name, tables)}"
+                    self.report(self.path, where, message)
 
     def check_default_tenant(self, default: str | None, tables: Mapping[str, TenantTable]) -> None:
         if default is None or default in tables or {("tenants",), ("tenants", default)} & self.refused:

@@ -12,12 +12,15 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy.core.grants import AssertionFile, SigningKey
 from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl
+from proxy.settings.callers import CallerKey
 from proxy.settings.keys import Algorithm, AssertionValue, PrivateKeyValue
 from proxy.settings.values import (
     BufferSize,
+    Bytes,
     CaFile,
-    CallerKey,
     ClientSecret,
+    Count,
+    FieldCount,
     FieldName,
     FieldValue,
     Flag,
@@ -80,7 +83,8 @@ class AccessSettings(Section):
     caller_keys: tuple[CallerKey, ...] = Field(
         default=(),
         description="Secrets of at least 16 characters. If there are any, every caller shows one: in the "
-        "field X-Proxy-Key, or in the path /k/<key>/t/<tenant>/….",
+        'field X-Proxy-Key, or in the path /k/<key>/t/<tenant>/…. { key = …, name = "web", tenants = ["acme"] } '
+        "names the caller in metrics and logs, and keeps it to these tenants.",
     )
     open: Flag = Field(
         default=False,
@@ -111,6 +115,34 @@ class LimitsSettings(Section):
     )
     max_header_bytes: HeaderSize = Field(
         default=65_536, description="Bytes of a request line and header section; 1024 to 1048576."
+    )
+    max_request_line_bytes: HeaderSize = Field(default=16_384, description="Bytes of a request line; 1024 to 1048576.")
+    max_header_count: FieldCount = Field(default=200, description="Fields of a request; 16 to 1000.")
+    max_body_bytes: Bytes | None = Field(default=None, description="Bytes of a request's body; without it, any number.")
+    body_timeout: Seconds = Field(
+        default=60.0,
+        description="s for which a client may keep the proxy waiting for a request's body, and one more for each 1024 "
+        "bytes of it.",
+    )
+    max_connections: Count = Field(
+        default=10_000,
+        description="Connections of clients. One more closes those that have been idle longest; where none is idle, it "
+        "is answered 503. Never more than the process may have files open for.",
+    )
+    max_requests_per_connection: Count = Field(
+        default=10_000, description="Requests after which a client's connection is closed, with an answer."
+    )
+    max_pipelined_requests: Count = Field(
+        default=128,
+        description="Requests sent without waiting for answers after which a client's connection is closed.",
+    )
+    max_requests_per_tenant: Count = Field(
+        default=1000, description="Requests of one tenant under way at the same time; one more is answered 503 at once."
+    )
+    max_requests_per_caller: Count = Field(
+        default=500,
+        description="Requests of one caller, by the name of its key, under way at the same time; one more is answered "
+        "503 at once.",
     )
 
 
@@ -237,6 +269,11 @@ class TenantTable(Section):
     deny: tuple[Rule, ...] = Field(
         default=("DELETE /api/v2/tokens/me",), description="Requests that never pass, whatever allow says."
     )
+    policy: Literal["enforce", "observe"] = Field(
+        default="enforce",
+        description='"observe": what allow and deny would refuse passes, is counted, and logged once for each kind of '
+        "request.",
+    )
 
 
 class ConfigurationFile(Section):
@@ -300,6 +337,7 @@ class TenantSettings:
     authorization: Literal["replace", "fill"]
     allow: tuple[str, ...]
     deny: tuple[str, ...]
+    policy: Literal["enforce", "observe"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,7 @@ def resolved(name: str, table: TenantTable) -> TenantSettings:
         authorization=table.authorization,
         allow=table.allow,
         deny=table.deny,
+        policy=table.policy,
     )
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
@@ -23,7 +23,6 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110 5.6.
 _FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")  # RFC 9110 5.5, without obs-text
 _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 3.3
 _VSCHAR = re.compile(r"[ -~]+")  # RFC 6749 A
-_VISIBLE = re.compile(r"[!-~]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USUAL_VARIABLE = re.compile(r"(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3})(?:_(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3}))*")
 
@@ -157,14 +156,7 @@ def _client_secret(value: object, info: ValidationInfo) -> Secret:
     return found
 
 
-def _caller_key(value: object, info: ValidationInfo) -> Secret:
-    key = secret(value, place_of(info))
-    if len(key.reveal()) < 16 or not _VISIBLE.fullmatch(key.reveal()):
-        raise ValueError("expected at least 16 visible ASCII characters, such as openssl rand -hex 16 makes")
-    return key
-
-
-SECRET_SCHEMA = {
+SECRET_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "string", "minLength": 1},
         {
@@ -183,7 +175,6 @@ SECRET_SCHEMA = {
 }
 
 ClientSecret = Annotated[Secret, PlainValidator(_client_secret), WithJsonSchema(SECRET_SCHEMA)]
-CallerKey = Annotated[Secret, PlainValidator(_caller_key), WithJsonSchema(SECRET_SCHEMA)]
 
 
 # --- hosts and URLs ---
@@ -332,4 +323,7 @@ Port = Annotated[int, Field(strict=True, ge=0, le=65_535)]
 Seconds = Annotated[float, Field(strict=True, gt=0, le=86_400, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 BufferSize = Annotated[int, Field(strict=True, ge=0, le=1 << 30)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
+Bytes = Annotated[int, Field(strict=True, ge=1, le=1 << 40)]
+FieldCount = Annotated[int, Field(strict=True, ge=16, le=1000)]
 HeaderSize = Annotated[int, Field(strict=True, ge=1024, le=1 << 20)]

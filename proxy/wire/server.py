@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
 import math
 import re
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge
+from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError, TooBusy
 from proxy.wire.ports import BACKLOG, bind, port_of
 from proxy.wire.stream import Stream
 from proxy.wire.syntax import RequestHead, parse_request
@@ -22,6 +24,9 @@ the answer on its way (RFC 9112 9.6)."""
 QUIET = 1.0
 """Seconds without a request after which an idle connection is closed at the end: a request that crosses the close
 is lost, which one that comes every few milliseconds would be."""
+
+MOST_REFUSED = 64
+"""Connections told at the same time, in peace, that they are not served; more are told in haste."""
 
 _BLANK_LINES = re.compile(rb"(?:\r\n)+")
 
@@ -35,25 +40,37 @@ class Limits:
     """Seconds from a head's first byte to its last."""
     idle_timeout: float
     """Seconds without a request between requests, and without a byte within a body."""
+    max_connections: int
+    max_requests: int
+    """On one connection."""
+    max_pipelined: int
+    """Requests on one connection that come before the answer to the one before, in a row."""
 
 
 class ClientConnection(Stream):
     """A client's connection; one task serves it, and is cancelled when the client is gone.
 
     :ivar idle: waiting for a request's first byte, so that closing loses nothing
+    :ivar requests: that have begun
+    :ivar pipelined: how many of them, up to the last, did not wait for an answer
+    :ivar waiting_since: of ``idle``, on the loop's clock
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
         super().__init__(loop)
         self.limits = listener.limits
         self.idle = False
+        self.requests = 0
+        self.pipelined = 0
+        self.waiting_since = self._made = loop.time()
+        self._reading_head = False
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._listener.connections.add(self)
-        self._task = self.loop.create_task(self._listener.run(self), name="client connection")
+        serving = self._listener.admit(self)
+        self._task = self.loop.create_task(serving, name="client connection")
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -66,20 +83,42 @@ class ClientConnection(Stream):
         """No further request is read."""
         return self._listener.draining
 
+    @property
+    def on_last_request(self) -> bool:
+        """The connection ends with the answer to this request."""
+        limits = self.limits
+        return self._listener.draining or self.requests >= limits.max_requests or self.pipelined >= limits.max_pipelined
+
+    @property
+    def evictable(self) -> bool:
+        """Closing it loses no request that has arrived."""
+        return (self.quiet or self._reading_head) and not self.closing
+
+    @property
+    def quiet(self) -> bool:
+        """No request has begun since the last was answered."""
+        return self.idle and self.buffer in (b"", b"\r")
+
     async def next_request(self) -> RequestHead | None:
         """The head of the next request, its body still to be read; None when there is none any more.
 
         :raises BadRequest: it is malformed; nothing behind it can be trusted
         :raises ClientTimeout: it did not arrive in time
         """
-        if not self._begun() and not await self._first_byte():
+        if self._begun():
+            self.pipelined += 1
+        elif await self._first_byte():
+            self.pipelined = 0
+        else:
             return None
+        self.requests += 1
         head = self.take_head(self.limits.max_header_bytes) or await self._rest_of_head()
         return None if head is None else parse_request(head)
 
     async def _first_byte(self) -> bool:
         """Waits for a request to begin; False when none does. Blank lines alone don't prolong it."""
-        due = self.loop.time() + (QUIET if self.draining else self.limits.idle_timeout)
+        self.waiting_since = self.loop.time()
+        due = self.waiting_since + (QUIET if self.draining else self.limits.idle_timeout)
         while not self._begun():
             self.idle = True
             try:
@@ -107,6 +146,7 @@ class ClientConnection(Stream):
 
     async def _rest_of_head(self) -> bytes | None:
         limit = self.limits.max_header_bytes
+        self._reading_head = True
         try:
             return await self.receive_head(limit, self.loop.time() + self.limits.head_timeout)
         except EOFError:
@@ -119,6 +159,8 @@ class ClientConnection(Stream):
             if self.lost is not None:
                 return None
             raise ClientTimeout("The request's head did not arrive in time.") from None
+        finally:
+            self._reading_head = False
 
     async def finish(self, *, linger: bool) -> None:
         """Closes after the last answer; with ``linger``, what the client still sends is read and dropped first."""
@@ -137,11 +179,19 @@ class Listener:
     """Accepts connections and runs ``serve`` once for each.
 
     :param serve: serves one connection until it is done; must not raise for what a client does
+    :param refusal: what a connection that is not served is told, and why
     """
 
-    def __init__(self, serve: Callable[[ClientConnection], Awaitable[None]], limits: Limits) -> None:
+    def __init__(
+        self,
+        serve: Callable[[ClientConnection], Awaitable[None]],
+        refusal: Callable[[ProxyError], bytes],
+        limits: Limits,
+    ) -> None:
         self.limits = limits
         self.connections: set[ClientConnection] = set()
+        self._refused: set[ClientConnection] = set()
+        self._refusal = refusal
         self.draining = False
         self._serve = serve
         self._servers: dict[socket.socket, asyncio.Server] = {}
@@ -165,16 +215,42 @@ class Listener:
     def _connection(self) -> ClientConnection:
         return ClientConnection(asyncio.get_running_loop(), self)
 
-    async def run(self, client: ClientConnection) -> None:
-        """Serves one connection; called by the connection itself."""
+    def admit(self, client: ClientConnection) -> Coroutine[Any, Any, None]:
+        """What is to be done with a new connection; called by the connection itself."""
+        if len(self.connections) >= self.limits.max_connections and not self._make_room():
+            return self._refuse(client, TooBusy("As many connections as limits.max_connections are busy."))
+        self.connections.add(client)
+        return self._run(client)
+
+    def _make_room(self) -> bool:
+        """Closes some connections that nobody would miss; whether there were any.
+
+        Whoever holds connections open without a request can't keep others out. One look finds many, so that a
+        flood costs little.
+        """
+        waiting = [client for client in self.connections if client.evictable]
+        for client in heapq.nsmallest(max(1, len(waiting) // 16), waiting, key=_worth):
+            client.close()
+            self.connections.discard(client)
+        return bool(waiting)
+
+    async def _run(self, client: ClientConnection) -> None:
         try:
             await self._serve(client)
         finally:
             client.close()
 
+    async def _refuse(self, client: ClientConnection, error: ProxyError) -> None:
+        client.write(self._refusal(error))
+        in_peace = len(self._refused) < MOST_REFUSED
+        if in_peace:
+            self._refused.add(client)
+        await client.finish(linger=in_peace)
+
     def forget(self, client: ClientConnection) -> None:
         """Notes that a connection is gone, its last answer taken or not; called by the connection itself."""
         self.connections.discard(client)
+        self._refused.discard(client)
         if not self.connections:
             self._empty.set()
 
@@ -187,14 +263,14 @@ class Listener:
         self.draining = True
         await self._stop_accepting()
         for client in list(self.connections):
-            if client.idle and client.buffer in (b"", b"\r"):
+            if client.quiet:
                 client.close_when_quiet()
         if self.connections:
             self._empty.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._empty.wait()
-        for client in list(self.connections):
+        for client in [*self.connections, *self._refused]:
             client.abort()
 
     async def _stop_accepting(self) -> None:
@@ -210,3 +286,8 @@ class Listener:
         for sock in waiting:
             with contextlib.suppress(OSError):  # gone already
                 await loop.connect_accepted_socket(self._connection, sock)
+
+
+def _worth(client: ClientConnection) -> tuple[bool, bool, float]:
+    """What is closed first: what never sent a request, then what is slow to, then what has waited longest."""
+    return client.requests > 0, client.idle, client.waiting_since

@@ -25,8 +25,8 @@ programs ask for the same things again, with the same fields."""
 SMALL_LINE = 64
 """The same for a status line, of which there are few."""
 
-MOST_FIELDS = 200
-"""Field lines in one section; Envoy's default is 100, aiohttp's 128."""
+MOST_FIELDS = 1000
+"""Field lines in one section, whatever else is configured."""
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)

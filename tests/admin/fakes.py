@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 
-from proxy.core.report import Happening, ProxyReport, Tally, TenantReport, TokenState, headroom
+from proxy.core.report import CallerTally, Happening, ProxyReport, Tally, TenantReport, TokenState, headroom
 
 NOW = 1_800_000_000.0
 
@@ -51,6 +51,8 @@ def busy() -> Tally:
     """Some of everything that is counted."""
     tally = Tally(
         requests={200: 7, 401: 1},
+        at_once=3,
+        observed=2,
         replays={"accepted": 1},
         token_requests={("client_credentials", "ok"): 2, ("refresh_token", "invalid_grant"): 1},
         rate_limit=(b"300", b"9", b"42", NOW),
@@ -74,6 +76,7 @@ def report(*tenants: TenantReport) -> ProxyReport:
         upstream_connections=2,
         refused={403: 4},
         tenants=tenants,
+        callers={"web": CallerTally(requests={200: 5, 503: 1}, at_once=2)},
     )
 
 

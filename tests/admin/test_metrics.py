@@ -58,6 +58,9 @@ def test_every_metric_has_its_name_type_and_labels() -> None:
         "genesys_auth_proxy_build": ("info", "", {frozenset({"version", "python"})}),
         "genesys_auth_proxy_connections": ("gauge", "", {frozenset({"side"})}),
         "genesys_auth_proxy_requests": ("counter", "", {frozenset({"tenant", "code"})}),
+        "genesys_auth_proxy_caller_requests": ("counter", "", {frozenset({"caller", "code"})}),
+        "genesys_auth_proxy_policy_observed": ("counter", "", {whole}),
+        "genesys_auth_proxy_requests_under_way": ("gauge", "", {whole}),
         "genesys_auth_proxy_replays": ("counter", "", {frozenset({"tenant", "outcome"})}),
         "genesys_auth_proxy_token_requests": ("counter", "", {frozenset({"tenant", "grant", "outcome"})}),
         "genesys_auth_proxy_token_expiry_timestamp_seconds": ("gauge", "seconds", {whole}),
@@ -82,6 +85,9 @@ def test_the_values_are_the_reports() -> None:
         ("200", "acme"): 7,
         ("401", "acme"): 1,
     }
+    assert _values(families["genesys_auth_proxy_caller_requests"]) == {("web", "200"): 5, ("web", "503"): 1}
+    assert _values(families["genesys_auth_proxy_policy_observed"]) == {("acme",): 2}
+    assert _values(families["genesys_auth_proxy_requests_under_way"]) == {("acme",): 3}
     assert _values(families["genesys_auth_proxy_connections"]) == {("client",): 3, ("upstream",): 2}
     assert _values(families["genesys_auth_proxy_token_expiry_timestamp_seconds"]) == {("acme",): 1_800_003_000}
     assert _values(families["genesys_auth_proxy_upstream_rate_limit_remaining"]) == {("acme",): 291}
@@ -146,7 +152,7 @@ def test_each_family_has_one_head_however_many_tenants(accept: str) -> None:
     text = _text(report(*(tenant(f"t{number}", tally=busy()) for number in range(101))), accept=accept)
     heads = Counter(line.split()[2] for line in text.splitlines() if line.startswith("# TYPE"))
     assert set(heads.values()) == {1}
-    assert text.count('code="200"') == 101
+    assert text.count('code="200",tenant=') == 101
 
 
 def test_histograms_are_bounded_and_the_rest_summed_without_a_tenant() -> None:
@@ -215,6 +221,9 @@ def test_ten_thousand_tenants_make_a_bounded_number_of_series() -> None:
         "genesys_auth_proxy_build": 1,
         "genesys_auth_proxy_connections": 2,
         "genesys_auth_proxy_requests": 10_001,
+        "genesys_auth_proxy_caller_requests": 2,
+        "genesys_auth_proxy_policy_observed": 0,
+        "genesys_auth_proxy_requests_under_way": 10_000,
         "genesys_auth_proxy_replays": 0,
         "genesys_auth_proxy_token_requests": 10_000,
         "genesys_auth_proxy_token_expiry_timestamp_seconds": 10_000,

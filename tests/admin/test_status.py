@@ -24,6 +24,7 @@ def test_the_document_tells_everything_under_stable_names() -> None:
         "listening": ["http://127.0.0.1:8080"],
         "connections": {"client": 3, "upstream": 2},
         "refused": {"403": 4},
+        "callers": [{"name": "web", "requests": {"200": 5, "503": 1}, "under_way": 2}],
         "tenants": [
             {
                 "name": "acme",
@@ -40,6 +41,8 @@ def test_the_document_tells_everything_under_stable_names() -> None:
                 "rate_limit_remaining": 291,
                 "rate_limit_allowed": 300,
                 "requests": {"200": 7, "401": 1},
+                "under_way": 3,
+                "observed": 2,
                 "replays": {"accepted": 1},
                 "token_requests": [
                     {"grant": "client_credentials", "outcome": "ok", "count": 2},

@@ -10,19 +10,22 @@ from proxy.core.access import (
     CORS_FIELDS,
     EXPOSED,
     METHODS,
+    Caller,
     Callers,
     Policy,
+    caller_of,
     callers,
     check_caller,
     check_host,
-    check_key,
     check_policy,
+    check_tenant,
     host_of,
     parse_rule,
     preflight,
     shared_with,
 )
 from proxy.core.fields import Fields, Shape
+from proxy.core.report import CallerTally
 from proxy.errors import BadRequest, NotAllowed
 
 PAGE = b"https://chat.example.com"
@@ -30,7 +33,9 @@ KEY = "0123456789abcdef"
 OTHER_KEY = "fedcba9876543210"
 
 RULES = callers("192.0.2.7", ["Proxy.Example"], ["https://Chat.example.com"], [])
-KEYED = callers("127.0.0.1", [], [], [KEY, OTHER_KEY])
+WEB = Caller("web", CallerTally(), 10)
+OTHERS = Caller("", CallerTally(), 10, frozenset({b"acme", b"globex"}))
+KEYED = callers("127.0.0.1", [], [], [(KEY, WEB), (OTHER_KEY, OTHERS)])
 
 
 def policy(*, allow: tuple[str, ...] = (), deny: tuple[str, ...] = ()) -> Policy:
@@ -178,11 +183,20 @@ def test_names_and_origins_too_long_to_be_remembered_are_judged_alike() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "path"),
-    [(KEY, None), (OTHER_KEY, None), (None, KEY), (None, OTHER_KEY), (KEY, OTHER_KEY), (KEY, "wrong")],
+    ("header", "path", "caller"),
+    [
+        (KEY, None, WEB),
+        (OTHER_KEY, None, OTHERS),
+        (None, KEY, WEB),
+        (None, OTHER_KEY, OTHERS),
+        (KEY, OTHER_KEY, WEB),
+        (KEY, "wrong", WEB),
+    ],
 )
-def test_a_caller_shows_any_of_the_keys_in_the_field_or_in_the_path(header: str | None, path: str | None) -> None:
-    check_key(KEYED, header.encode() if header else None, path.encode() if path else None)
+def test_a_caller_shows_any_of_the_keys_in_the_field_or_in_the_path(
+    header: str | None, path: str | None, caller: Caller
+) -> None:
+    assert caller_of(KEYED, header.encode() if header else None, path.encode() if path else None) is caller
 
 
 @pytest.mark.parametrize(
@@ -203,18 +217,29 @@ def test_a_caller_shows_any_of_the_keys_in_the_field_or_in_the_path(header: str 
 )
 def test_without_a_right_key_nobody_passes(header: bytes | None, path: bytes | None) -> None:
     with pytest.raises(NotAllowed, match="X-Proxy-Key"):
-        check_key(KEYED, header, path)
+        caller_of(KEYED, header, path)
 
 
 def test_without_configured_keys_anybody_passes() -> None:
-    check_key(RULES, None, None)
-    check_key(RULES, b"anything", None)
+    assert caller_of(RULES, None, None) is None
+    assert caller_of(RULES, b"anything", None) is None
+
+
+def test_a_key_is_for_its_tenants_alone_whether_there_are_others_or_not() -> None:
+    for tenant in (b"acme", b"globex"):
+        check_tenant(OTHERS, tenant)
+    for tenant in (b"initech", b"nobody", b"", b"ACME"):
+        with pytest.raises(NotAllowed, match="not for this tenant"):
+            check_tenant(OTHERS, tenant)
+        check_tenant(WEB, tenant)
+        check_tenant(None, tenant)
 
 
 def test_rules_show_no_key_and_are_equal_only_to_themselves() -> None:
     assert KEY not in repr(KEYED)
     assert "keys=2" in repr(KEYED)
-    assert callers("127.0.0.1", [], [], [KEY, OTHER_KEY]) != KEYED
+    assert all(KEY.encode() not in digest for digest, _ in KEYED.keys)
+    assert callers("127.0.0.1", [], [], [(KEY, WEB), (OTHER_KEY, OTHERS)]) != KEYED
     assert isinstance(KEYED, Callers)
 
 

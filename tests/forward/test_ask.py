@@ -242,7 +242,7 @@ async def test_a_body_that_stops_is_told_so(clock: SkippingLoop) -> None:
 
 @pytest.mark.parametrize(("later", "status"), [(14, 200), (15.1, 504)])
 async def test_the_answer_has_its_time_from_the_bodys_last_byte(clock: SkippingLoop, later: float, status: int) -> None:
-    async with rig() as proxy, proxy.client() as client:
+    async with rig(limits={"body_timeout": 300}) as proxy, proxy.client() as client:
         client.send(request("POST", "/api/v2/x", "Content-Length: 4"))
         upstream = await proxy.api.accept()
         await upstream.head()

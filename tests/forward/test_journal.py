@@ -34,6 +34,7 @@ async def test_a_request_is_told_with_what_it_cost() -> None:
         )
     assert got._replace(seconds=0.0) == RequestRecord(
         tenant="acme",
+        caller=None,
         method="POST",
         path="/api/v2/x",
         status=201,

@@ -22,6 +22,8 @@ CASES: list[tuple[Exception, int, str]] = [
     (errors.ClientTimeout("why"), 408, "http_request_error"),
     (errors.NotAllowed("why"), 403, "http_request_denied"),
     (errors.MethodNotAllowed("why"), 405, "http_request_denied"),
+    (errors.TargetTooLong("why"), 414, "http_request_error"),
+    (errors.TooBusy("why"), 503, "connection_limit_reached"),
     (errors.UnknownTenant("why"), 404, "destination_not_found"),
     (errors.TokenRefused("why", error="invalid_client", retry_after=30), 502, "proxy_configuration_error"),
     (errors.TokenUnavailable("why", error="timeout", retry_after=2.5), 503, "destination_unavailable"),
@@ -54,8 +56,9 @@ def test_every_error_of_the_tree_is_told_apart_and_none_is_a_401() -> None:
     assert all(explain(error).status != 401 for error, _, _ in CASES)
 
 
-def test_only_a_token_that_may_come_later_says_when_to_come_back() -> None:
-    assert {type(error) for error, _, _ in CASES if explain(error).retry_after is not None} == {errors.TokenUnavailable}
+def test_only_what_may_pass_later_and_was_not_sent_says_when_to_come_back() -> None:
+    told = {type(error) for error, _, _ in CASES if explain(error).retry_after is not None}
+    assert told == {errors.TokenUnavailable, errors.TooBusy}
 
 
 @pytest.mark.parametrize(("wait", "told"), [(None, 1), (0.0, 1), (0.2, 1), (2.5, 3), (60.0, 60)])

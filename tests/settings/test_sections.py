@@ -156,7 +156,7 @@ def test_a_caller_key_has_at_least_sixteen_visible_characters(folder: Folder) ->
     settings = folder.load(
         f'[access]\ncaller_keys = ["0123456789abcdef", {{ env = "KEY" }}]{TENANT}', {"KEY": "+/" * 9}
     )
-    assert [key.reveal() for key in settings.access.caller_keys] == ["0123456789abcdef", "+/" * 9]
+    assert [caller.key.reveal() for caller in settings.access.caller_keys] == ["0123456789abcdef", "+/" * 9]
 
 
 @pytest.mark.parametrize("key", ["0123456789abcde", "0123456789 abcdef", "0123456789äabcdef", "0123456789abcdef\\n"])

@@ -7,8 +7,24 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+from proxy.errors import ProxyError
+from proxy.wire.server import Limits
 from proxy.wire.stream import Stream
 from tests.support.peers import Peer, Server, dial
+
+
+def limits(*, head_timeout: float = 15, idle_timeout: float = 75, most: int = 100, **changed: int) -> Limits:
+    """Limits that no test meets unless it says so.
+
+    :param most: connections
+    """
+    given = {"max_header_bytes": 4096, "max_requests": 10_000, "max_pipelined": 1000, **changed}
+    return Limits(head_timeout=head_timeout, idle_timeout=idle_timeout, max_connections=most, **given)
+
+
+def refusal(error: ProxyError) -> bytes:
+    """What a connection is told that is not served: the error's name."""
+    return type(error).__name__.encode()
 
 
 async def goes_on(wait: Coroutine[Any, Any, object], seconds: float = 0.06) -> bool:

@@ -9,14 +9,15 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError
-from proxy.wire.server import LINGER, QUIET, ClientConnection, Limits, Listener
+from proxy.wire.server import LINGER, MOST_REFUSED, QUIET, ClientConnection, Limits, Listener
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, dial, open_peer
 from tests.support.stages import until
+from tests.wire.streams import limits, refusal
 
 HEAD = b"GET /a HTTP/1.1\r\nHost: a\r\n\r\n"
-LIMITS = Limits(max_header_bytes=4096, head_timeout=0.1, idle_timeout=0.2)
-SLOW = Limits(max_header_bytes=4096, head_timeout=15, idle_timeout=75)
+LIMITS = limits(head_timeout=0.1, idle_timeout=0.2)
+SLOW = limits()
 
 
 class Served:
@@ -32,11 +33,13 @@ class Served:
         self.gate.set()
         self.linger = linger
         self.answering = asyncio.Event()
+        self.made: list[ClientConnection] = []
         self.cancelled = 0
-        self.listener = Listener(self._serve, limits)
+        self.listener = Listener(self._serve, refusal, limits)
         self.port = 0
 
     async def _serve(self, client: ClientConnection) -> None:
+        self.made.append(client)
         try:
             while (request := await client.next_request()) is not None:
                 self.answering.set()
@@ -67,6 +70,7 @@ async def serving(limits: Limits = LIMITS, *, linger: bool = False) -> AsyncIter
     served.port = await served.listener.start("127.0.0.1", 0)
     try:
         async with open_peer(served.port) as client:
+            await until(lambda: bool(served.made))
             yield served, client
     finally:
         await served.listener.drain(0)
@@ -200,6 +204,138 @@ async def test_a_head_that_drips_has_no_longer_than_one_that_stops() -> None:
             if not served.ends.empty():
                 break
         assert isinstance(await served.end(), ClientTimeout)
+
+
+async def test_the_connection_ends_with_the_last_request_it_may_have() -> None:
+    async with serving(limits(max_requests=2)) as (served, client):
+        (connection,) = served.listener.connections
+        client.send(HEAD)
+        assert await client.read(4) == b"</a>"
+        assert not connection.on_last_request
+        client.send(HEAD)
+        assert await client.read(4) == b"</a>"
+        assert connection.on_last_request
+
+
+async def test_so_many_requests_may_be_sent_ahead_and_no_more() -> None:
+    async with serving(limits(max_pipelined=2)) as (served, client):
+        (connection,) = served.listener.connections
+        for _ in range(3):
+            client.send(HEAD)
+            assert await client.read(4) == b"</a>"
+        assert connection.pipelined == 0
+        client.send(HEAD * 2)
+        assert await client.read(8) == b"</a></a>"
+        assert not connection.on_last_request
+        client.send(HEAD * 3)
+        assert await client.read(12) == b"</a></a></a>"
+        assert connection.on_last_request
+
+
+# --- a full house ---
+
+
+@contextlib.asynccontextmanager
+async def clients(served: Served, count: int, sent: bytes = b"") -> AsyncIterator[list[Peer]]:
+    """So many more of them, each noticed before the next."""
+    async with contextlib.AsyncExitStack() as stack:
+        peers = []
+        for _ in range(count):
+            made = len(served.made)
+            peer = await stack.enter_async_context(open_peer(served.port))
+            peer.send(sent)
+            await until(lambda made=made: len(served.made) > made)  # type: ignore[misc]
+            await until(lambda: not sent or bool(served.made[-1].requests))
+            peers.append(peer)
+        yield peers
+
+
+async def test_the_connection_that_waits_longest_makes_room_for_a_new_one() -> None:
+    async with serving(limits(most=3)) as (served, first):
+        first.send(HEAD)
+        assert await first.read(4) == b"</a>"
+        async with clients(served, 2, HEAD) as (second, third):
+            assert (await second.read(4), await third.read(4)) == (b"</a>", b"</a>")
+            first.send(HEAD)
+            assert await first.read(4) == b"</a>"
+            async with clients(served, 1, HEAD) as (fourth,):
+                assert await fourth.read(4) == b"</a>"
+                assert await second.rest() == b""
+                for still in (first, third, fourth):
+                    still.send(HEAD)
+                    assert await still.read(4) == b"</a>"
+
+
+async def test_a_connection_that_never_sent_a_request_makes_room_before_one_that_did() -> None:
+    async with serving(limits(most=2)) as (served, used):
+        used.send(HEAD)
+        assert await used.read(4) == b"</a>"
+        async with clients(served, 1) as (silent,), clients(served, 1, HEAD) as (new,):
+            assert await silent.rest() == b""
+            used.send(HEAD)
+            assert await used.read(4) == await new.read(4) == b"</a>"
+
+
+async def test_a_head_that_is_slow_to_come_makes_room() -> None:
+    async with serving(limits(most=2)) as (served, used):
+        used.send(HEAD)
+        assert await used.read(4) == b"</a>"
+        async with clients(served, 1, HEAD[:9]) as (slow,), clients(served, 1, HEAD) as (new,):
+            assert await slow.rest() == b""
+            used.send(HEAD)
+            assert await used.read(4) == await new.read(4) == b"</a>"
+
+
+async def test_a_full_house_says_so_at_once_and_disturbs_nobody() -> None:
+    async with serving(limits(most=2)) as (served, busy):
+        served.gate.clear()
+        busy.send(HEAD)
+        async with clients(served, 1, HEAD) as (other,):
+            await until(lambda: all(connection.requests for connection in served.listener.connections))
+            async with open_peer(served.port) as late:
+                late.send(HEAD)
+                assert await late.rest() == b"TooBusy"
+            served.gate.set()
+            assert await busy.read(4) == await other.read(4) == b"</a>"
+
+
+async def test_a_request_whose_first_bytes_are_here_does_not_make_room() -> None:
+    """It may have come whole while the loop was busy."""
+    async with serving(limits(most=1)) as (served, client):
+        (connection,) = served.listener.connections
+        await until(lambda: connection.idle)
+        assert connection.evictable
+        connection.data_received(HEAD[:9])
+        assert (connection.idle, connection.evictable) == (True, False)
+        client.send(HEAD[9:])
+        assert await client.read(4) == b"</a>"
+
+
+async def test_a_crowd_at_a_full_house_is_bounded(clock: SkippingLoop) -> None:
+    async with serving(limits(most=1)) as (served, busy):
+        served.gate.clear()
+        busy.send(HEAD)
+        await served.answering.wait()
+        async with contextlib.AsyncExitStack() as stack:
+            crowd = [await stack.enter_async_context(open_peer(served.port)) for _ in range(MOST_REFUSED + 10)]
+            for peer in crowd:
+                assert await peer.rest() == b"TooBusy"
+            tasks = [task for task in asyncio.all_tasks() if task.get_name() == "client connection"]
+            assert len(tasks) <= 1 + MOST_REFUSED
+            await clock.skip(LINGER + 0.1)
+        tasks = [task for task in asyncio.all_tasks() if task.get_name() == "client connection"]
+        assert len(tasks) == 1
+
+
+async def test_draining_leaves_no_refused_connection_behind() -> None:
+    async with serving(limits(most=1)) as (served, busy):
+        served.gate.clear()
+        busy.send(HEAD)
+        await served.answering.wait()
+        async with open_peer(served.port) as late:
+            assert await late.read(7) == b"TooBusy"
+            await served.listener.drain(0)
+            await until(lambda: not [t for t in asyncio.all_tasks() if t.get_name() == "client connection"])
 
 
 # --- clients that leave ---

@@ -13,15 +13,16 @@ import pytest
 
 from proxy.core.urls import parse_base_url
 from proxy.tls import client_context
-from proxy.wire.server import ClientConnection, Limits, Listener
+from proxy.wire.server import ClientConnection, Listener
 from proxy.wire.tunnel import LAST_WORDS, Tunnel
 from proxy.wire.upstream import Upstream
 from tests.support.certificates import ca_file, server_context
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, Server, open_peer
 from tests.support.stages import until
+from tests.wire.streams import limits, refusal
 
-LIMITS = Limits(max_header_bytes=4096, head_timeout=15, idle_timeout=75)
+LIMITS = limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ async def tunnel(
             connection = await upstream.connect(5)
             await Tunnel(client, connection, idle).run()
 
-        listener = Listener(serve, LIMITS)
+        listener = Listener(serve, refusal, LIMITS)
         port = await listener.start("127.0.0.1", 0)
         try:
             async with open_peer(port, buffer=buffer) as client:
