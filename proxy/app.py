@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from proxy import __version__
@@ -24,9 +25,10 @@ from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
 from proxy.oauth.keeper import Keeper
 from proxy.oauth.source import TokenSource
-from proxy.settings import CallerKeySettings, LimitsSettings, Settings, TenantSettings, matching
-from proxy.tls import client_context
+from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
+from proxy.tls import client_context, renewed, server_context
 from proxy.wire.server import Limits, Listener
+from proxy.wire.unix import UnixSocket
 from proxy.wire.upstream import Upstream
 
 log = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class Proxy:
         self._tallies: dict[str, Tally] = {}
         self._callers: dict[str, CallerTally] = {}
         self._upstreams: dict[BaseUrl, Upstream] = {}
+        self._unix: UnixSocket | None = None
         self.admin_url = ""
 
     # --- life ---
@@ -86,7 +89,17 @@ class Proxy:
         settings = self.settings
         self._endpoint = token_endpoint(settings)
         self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings))
-        self._listener = Listener(self._forwarder.serve, self._forwarder.refusal, _limits(settings))
+        # What [listen] says counts until the end; only the content of its files may change.
+        self._listen_settings = settings.listen
+        tls = _server_tls(settings.listen)
+        self._tls = None if tls is None else renewed(tls)
+        self._listener = Listener(
+            self._forwarder.serve,
+            self._forwarder.refusal,
+            _limits(settings),
+            tls=self._tls,
+            peers=frozenset(settings.listen.unix_socket_users) or None,
+        )
         try:
             await self._open_ports()
         except BaseException:
@@ -102,13 +115,28 @@ class Proxy:
             self, ServerOptions(settings.admin.host, settings.admin.port, settings.access.allowed_hosts)
         )
         self.admin_url = f"http://{bracketed(settings.admin.host)}:{await self._admin.start()}"
-        port = await self._listener.start(settings.listen.host, settings.listen.port)
-        self._listening = (f"http://{bracketed(settings.listen.host)}:{port}",)
+        self._listening = tuple([where async for where in self._listen()])
+
+    async def _listen(self) -> AsyncIterator[str]:
+        listen = self._listen_settings
+        if listen.unix_socket is not None:
+            self._unix = UnixSocket.open(listen.unix_socket, listen.unix_socket_mode)
+            await self._listener.listen([self._unix.sock])
+            yield f"unix:{listen.unix_socket}"
+        if listen.tcp:
+            scheme = "http" if self._tls is None else "https"
+            port = await self._listener.start(listen.host, listen.port)
+            yield f"{scheme}://{bracketed(listen.host)}:{port}"
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where clients connect, ``unix:`` before the port; empty before the start and after the end."""
+        return self._listening
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
-        return self._listening[0]
+        """Where clients connect, at the port if one is open."""
+        return self._listening[-1]
 
     async def drain(self, patience: float | None = None) -> None:
         """Stops accepting, answers what is in flight, and closes everything.
@@ -118,6 +146,8 @@ class Proxy:
         :param patience: seconds for what is in flight; None: ``limits.drain_timeout``
         """
         self._draining = True
+        if self._unix is not None:
+            self._unix.remove()
         await self._listener.drain(self.settings.limits.drain_timeout if patience is None else patience)
         self._listening = ()
         if hasattr(self, "_watcher"):
@@ -204,6 +234,7 @@ class Proxy:
             try:
                 settings = await asyncio.to_thread(self._reread)
                 tls = client_context(settings.upstream.ca_file)
+                server_tls = _server_tls(self._listen_settings)
             except (ConfigurationError, OSError) as error:
                 problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
                 for problem in problems:
@@ -213,6 +244,8 @@ class Proxy:
                         extra={"event": "configuration.refused"},
                     )
                 return problems
+            if self._tls is not None and server_tls is not None:
+                self._tls.current = server_tls
             if (settings.listen, settings.admin) != (self.settings.listen, self.settings.admin):
                 log.warning(
                     "listen and admin take effect at the next start", extra={"event": "configuration.needs_restart"}
@@ -344,6 +377,13 @@ def _stamps(settings: Settings) -> Stamps:
         except OSError:
             stamps[path] = None
     return stamps
+
+
+def _server_tls(listen: ListenSettings) -> ssl.SSLContext | None:
+    """What clients are served with, read from the files as they are now; None without TLS."""
+    if listen.tls_certificate is None or listen.tls_key is None:
+        return None
+    return server_context(listen.tls_certificate, listen.tls_key, listen.client_ca)
 
 
 def client_of(tenant: TenantSettings) -> Client:

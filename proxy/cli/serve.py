@@ -35,7 +35,8 @@ async def serve(settings: Settings, file: Path, journal: Callable[[RequestRecord
         await proxy.start()
     except OSError as error:
         raise click.ClickException(_not_opened(proxy, error)) from None
-    click.echo(f"listening on {proxy.url}")
+    for url in proxy.urls:
+        click.echo(f"listening on {url}")
     click.echo(f"admin on {proxy.admin_url}")
     # Modules, settings and routes live as long as the process: frozen, no collection walks them again.
     gc.collect()
@@ -49,6 +50,8 @@ async def serve(settings: Settings, file: Path, journal: Callable[[RequestRecord
 def _not_opened(proxy: Proxy, error: OSError) -> str:
     """Why a port can't be opened, as a sentence that names the key to change."""
     settings = proxy.settings
+    if settings.listen.unix_socket is not None and error.filename == str(settings.listen.unix_socket):
+        return f"listen.unix_socket: can't listen on {error.filename} ({error.strerror})"
     # The admin port is opened first.
     section = "listen" if proxy.admin_url else "admin"
     address: AdminSettings | ListenSettings = settings.listen if proxy.admin_url else settings.admin

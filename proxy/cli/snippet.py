@@ -71,9 +71,13 @@ def _listen(settings: Settings, config: Path) -> tuple[str, str, int]:
     from proxy.core.urls import bracketed
 
     host, port = settings.listen.host, settings.listen.port
+    if not settings.listen.tcp:
+        problem = "no SDK connects to a Unix socket; give host or port as well, or --url"
+        raise ConfigurationError([f"{config}: listen.unix_socket: {problem}"])
     if port == 0:
         raise ConfigurationError([f"{config}: listen.port: expected a fixed port for a snippet (got 0), or --url"])
-    return "http", bracketed({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)), port
+    protocol = "http" if settings.listen.tls_certificate is None else "https"
+    return protocol, bracketed({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)), port
 
 
 def _parsed(url: str) -> tuple[str, str, int]:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from proxy.core.routing import TENANT_NAME
 from proxy.core.secret import Secret
-from proxy.core.urls import is_loopback
 from proxy.errors import ConfigurationError
+from proxy.settings.listening import misfits
 from proxy.settings.model import (
     AccessSettings,
     ConfigurationFile,
@@ -190,16 +190,11 @@ class _Reader:
         access, listen, admin = main.access, main.listen, main.admin
         if access.caller_keys and access.open:
             self.report(self.path, ("access", "open"), "expected false where caller_keys are given")
-        unsure = {("access",), ("access", "caller_keys"), ("access", "open")} & self.refused
-        if not (is_loopback(listen.host) or access.caller_keys or access.open or unsure):
-            self.report(
-                self.path,
-                ("listen", "host"),
-                "expected a loopback address: elsewhere anybody who reaches the port acts as the tenants; "
-                "give access.caller_keys, or say access.open = true if the network in front is trusted "
-                f"(got {quoted(listen.host)})",
-            )
-        if listen.port and (listen.host, listen.port) == (admin.host, admin.port):
+        unsure = {("access",), ("access", "caller_keys"), ("access", "open"), ("listen",)} & self.refused
+        if not unsure and not any(location[:1] == ("listen",) for location in self.refused):
+            for key, message in misfits(listen, access):
+                self.report(self.path, ("listen", key), message)
+        if listen.tcp and listen.port and (listen.host, listen.port) == (admin.host, admin.port):
             message = f"expected another port than listen.port (got {admin.port})"
             self.report(self.path, ("admin", "port"), message)
 

@@ -23,11 +23,13 @@ from proxy.settings.values import (
     FieldCount,
     FieldName,
     FieldValue,
+    File,
     Flag,
     Headers,
     HeaderSize,
     Host,
     HostValue,
+    Mode,
     Origin,
     ParameterName,
     ParameterValues,
@@ -39,9 +41,11 @@ from proxy.settings.values import (
     Seconds,
     SecureUrl,
     Share,
+    SocketPath,
     SocketUrl,
     Text,
     Url,
+    User,
 )
 
 Grant = Literal["client_credentials", "saml2_bearer", "jwt_bearer"]
@@ -59,6 +63,35 @@ class ListenSettings(Section):
 
     host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: Port = Field(default=8080, description="Port to listen on; 0 takes any free one and prints it.")
+    tls_certificate: File | None = Field(
+        default=None,
+        description="File of PEM certificates, the proxy's own first: clients connect with TLS. Read again when it "
+        "changes.",
+    )
+    tls_key: File | None = Field(default=None, description="File of the certificate's private key, PEM, not encrypted.")
+    client_ca: CaFile | None = Field(
+        default=None,
+        description="File of PEM certificates: over TCP, only clients that one of them vouches for may connect.",
+    )
+    unix_socket: SocketPath | None = Field(
+        default=None,
+        description="Path of a Unix socket to listen on. The port is open beside it only where host or port is given.",
+    )
+    unix_socket_mode: Mode = Field(
+        default=0o600,
+        description="Mode of the socket's file: who may write may connect. \"0600\" is the proxy's own user alone.",
+        json_schema_extra={"default": "0600"},
+    )
+    unix_socket_users: tuple[User, ...] = Field(
+        default=(),
+        description="Names or numbers of the only users whose processes may connect to the Unix socket, whatever its "
+        "mode lets; the kernel tells who they are (Linux).",
+    )
+
+    @property
+    def tcp(self) -> bool:
+        """Whether the port is opened."""
+        return self.unix_socket is None or not self.model_fields_set.isdisjoint(("host", "port"))
 
 
 class AdminSettings(Section):

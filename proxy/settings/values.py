@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,6 +51,9 @@ _OWN_PARAMETERS = frozenset(
         "refresh_token",
     }
 )
+
+LONGEST_SOCKET_PATH = 103
+"""Bytes that fit in ``sun_path`` everywhere, with the zero at its end: macOS has 104, Linux 108."""
 
 T = TypeVar("T")
 
@@ -316,6 +320,65 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
     return path
 
 
+def _file(value: object, info: ValidationInfo) -> Path:
+    """A file that is watched; what reads it says whether it is any good."""
+    if isinstance(value, Path):
+        return value
+    place, name = place_of(info), _string(value)
+    path = place.path(name)
+    try:
+        with path.open("rb"):
+            pass
+    except FileNotFoundError:
+        raise ValueError(f"file {quoted(name)} does not exist; expected PEM") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
+    place.sources[path] = None
+    return path
+
+
+def _socket_path(value: object, info: ValidationInfo) -> Path:
+    if isinstance(value, Path):
+        return value
+    if not hasattr(socket, "AF_UNIX"):
+        raise ValueError("expected no Unix socket: this system has none")
+    name = _string(value)
+    path = place_of(info).path(name)
+    if not name or "\0" in name or len(os.fsencode(path)) > LONGEST_SOCKET_PATH:
+        raise ValueError(f"expected a path of 1 to {LONGEST_SOCKET_PATH} bytes")
+    return path
+
+
+def _mode(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 0o777:
+        return value  # TOML's own octal, 0o660
+    if isinstance(value, str) and re.fullmatch(r"0?[0-7]{3}", value):
+        return int(value, 8)
+    raise ValueError('expected a file\'s mode in octal digits, such as "0660"')
+
+
+def _user(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 32:
+        return value
+    name = _string(value)
+    try:
+        import pwd  # none on Windows, which has no Unix users
+    except ImportError:
+        raise ValueError("expected no users: this system does not tell whose process connects") from None
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except (KeyError, ValueError):
+        raise ValueError(f"expected the name or the number of a user of this machine (got {quoted(name)})") from None
+
+
+File = Annotated[Path, PlainValidator(_file), _TEXT]
+SocketPath = Annotated[Path, PlainValidator(_socket_path), _TEXT]
+Mode = Annotated[int, PlainValidator(_mode), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})]
+User = Annotated[
+    int,
+    PlainValidator(_user),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "integer", "minimum": 0}]}),
+]
 CaFile = Annotated[Path, PlainValidator(_ca_file), _TEXT]
 Text = Annotated[str, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]

@@ -8,14 +8,16 @@ import heapq
 import math
 import re
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
-from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError, TooBusy
+from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, NotAllowed, ProxyError, TooBusy
 from proxy.wire.ports import BACKLOG, bind, port_of
 from proxy.wire.stream import Stream
 from proxy.wire.syntax import RequestHead, parse_request
+from proxy.wire.unix import is_unix, peer_uid
 
 LINGER = 2.0
 """Seconds for which a closing connection still takes what the client sends, so that a reset does not wipe out
@@ -24,6 +26,9 @@ the answer on its way (RFC 9112 9.6)."""
 QUIET = 1.0
 """Seconds without a request after which an idle connection is closed at the end: a request that crosses the close
 is lost, which one that comes every few milliseconds would be."""
+
+HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for a client's TLS handshake."""
 
 MOST_REFUSED = 64
 """Connections told at the same time, in peace, that they are not served; more are told in haste."""
@@ -175,11 +180,20 @@ class ClientConnection(Stream):
         self.close()
 
 
+class _Security(TypedDict, total=False):
+    """What an event loop is told of TLS."""
+
+    ssl: ssl.SSLContext
+    ssl_handshake_timeout: float
+
+
 class Listener:
     """Accepts connections and runs ``serve`` once for each.
 
     :param serve: serves one connection until it is done; must not raise for what a client does
     :param refusal: what a connection that is not served is told, and why
+    :param tls: for connections over TCP; None for plain ones
+    :param peers: the only users whose processes may connect over a Unix socket; None for all that its file's mode lets
     """
 
     def __init__(
@@ -187,8 +201,13 @@ class Listener:
         serve: Callable[[ClientConnection], Awaitable[None]],
         refusal: Callable[[ProxyError], bytes],
         limits: Limits,
+        *,
+        tls: ssl.SSLContext | None = None,
+        peers: frozenset[int] | None = None,
     ) -> None:
         self.limits = limits
+        self._tls = tls
+        self._peers = peers
         self.connections: set[ClientConnection] = set()
         self._refused: set[ClientConnection] = set()
         self._refusal = refusal
@@ -210,13 +229,24 @@ class Listener:
         """Accepts on these sockets as well, and owns them."""
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._servers[sock] = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG)
+            if sock.family == getattr(socket, "AF_UNIX", None):
+                server = await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
+            else:
+                server = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG, **self._security(sock))
+            self._servers[sock] = server
+
+    def _security(self, sock: socket.socket) -> _Security:
+        if self._tls is None or sock.family == getattr(socket, "AF_UNIX", None):
+            return {}
+        return {"ssl": self._tls, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT}
 
     def _connection(self) -> ClientConnection:
         return ClientConnection(asyncio.get_running_loop(), self)
 
     def admit(self, client: ClientConnection) -> Coroutine[Any, Any, None]:
         """What is to be done with a new connection; called by the connection itself."""
+        if self._peers is not None and is_unix(client.transport) and peer_uid(client.transport) not in self._peers:
+            return self._refuse(client, NotAllowed("Processes of this user are not in listen.unix_socket_users."))
         if len(self.connections) >= self.limits.max_connections and not self._make_room():
             return self._refuse(client, TooBusy("As many connections as limits.max_connections are busy."))
         self.connections.add(client)
@@ -285,7 +315,7 @@ class Listener:
         loop = asyncio.get_running_loop()
         for sock in waiting:
             with contextlib.suppress(OSError):  # gone already
-                await loop.connect_accepted_socket(self._connection, sock)
+                await loop.connect_accepted_socket(self._connection, sock, **self._security(sock))
 
 
 def _worth(client: ClientConnection) -> tuple[bool, bool, float]:

@@ -167,7 +167,7 @@ def test_an_odd_key_is_quoted_and_stays_on_its_line(folder: Folder) -> None:
         ('client_id = "x"', "client_id: unknown key here; it belongs in [tenants.NAME]"),
         ("[listen]\nopen = true", "listen.open: unknown key here; it belongs in [access]"),
         ("[store]\nurl = 1", "store: unknown key"),
-        ("[listen]\nunix_socket = 1", "listen.unix_socket: unknown key"),
+        ("[listen]\nunix_sockte = 1", "listen.unix_sockte: unknown key; did you mean unix_socket?"),
     ],
 )
 def test_an_unknown_key_is_answered_with_the_nearest_or_its_place(folder: Folder, text: str, problem: str) -> None:

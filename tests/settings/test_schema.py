@@ -106,7 +106,7 @@ def test_a_key_with_a_default_is_switched_on_in_the_reference() -> None:
     text = (CONFIG / "reference.toml").read_text("utf-8")
     switched_on = set(keys_of(tomllib.loads(text)))
     missing = {key for key, node in KEYS.items() if "default" in node and not key.startswith("defaults.")} - switched_on
-    assert missing == {"include"}
+    assert missing == {"include", "listen.unix_socket_mode", "listen.unix_socket_users"}
 
 
 def test_what_is_switched_off_in_the_reference_loads_when_switched_on(folder: Folder) -> None:
@@ -114,6 +114,9 @@ def test_what_is_switched_off_in_the_reference_loads_when_switched_on(folder: Fo
     problems = folder.problems(text, {"ACME_SECRET": "x"})
     advice = 'does not exist; write the secret there or use { env = "…" }'
     assert problems == [
+        'proxy.toml: listen.tls_certificate: file "certificate.pem" does not exist; expected PEM',
+        'proxy.toml: listen.tls_key: file "key.pem" does not exist; expected PEM',
+        'proxy.toml: listen.client_ca: file "client-ca.pem" does not exist; expected certificates in PEM',
         'proxy.toml: upstream.ca_file: file "corporate-ca.pem" does not exist; expected certificates in PEM',
         f'proxy.toml: tenants.acme.private_key: file "/run/secrets/acme.pem" {advice}',
         f'proxy.toml: tenants.acme.assertion: file "/run/assertions/acme" {advice}',

@@ -103,7 +103,7 @@ class Rig:
         self.tokens = tokens
         self.records = records
         self.file = file
-        self.port = int(proxy.url.rpartition(":")[2])
+        self.port = int(proxy.url.rpartition(":")[2]) if proxy.url.startswith("http") else 0
 
     def edit(self, old: str, new: str) -> None:
         """Puts ``new`` in place of ``old`` in the configuration, for a reload."""
@@ -153,6 +153,7 @@ async def rig(
     api_url: str = "http://127.0.0.1:{port}",
     routing: Mapping[str, object] | None = None,
     log: Mapping[str, object] | None = None,
+    listen: Mapping[str, object] | None = None,
 ) -> AsyncIterator[Rig]:
     """A proxy on a free port, with one tenant unless there are others to be.
 
@@ -171,7 +172,7 @@ async def rig(
             "keep_warm": False,
         }
         sections: dict[str, Mapping[str, object]] = {
-            "listen": {"port": 0},
+            "listen": listen or {"port": 0},
             "admin": {"port": 0},
             "limits": limits or {},
             "access": access or {},
