@@ -253,6 +253,7 @@ class Proxy:
             self.settings = settings
             self._endpoint.tls = tls
             self._endpoint.connect_timeout = settings.limits.connect_timeout
+            self._endpoint.detours = settings.upstream.detours
             self._admin.allow_hosts(settings.access.allowed_hosts)
             for upstream in self._upstreams.values():
                 upstream.close()
@@ -322,7 +323,8 @@ class Proxy:
             for tenant in settings.tenants.values()
             for url in (tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url)
         }
-        return {url: Upstream(url, self._endpoint.tls, connect_timeout=settings.limits.connect_timeout) for url in urls}
+        tls, within, detours = self._endpoint.tls, settings.limits.connect_timeout, settings.upstream.detours
+        return {url: Upstream(url, tls, connect_timeout=within, proxy=detours.to(url.host, url.port)) for url in urls}
 
     def _tenant(self, tenant: TenantSettings) -> Tenant:
         return Tenant(
@@ -408,7 +410,8 @@ def client_of(tenant: TenantSettings) -> Client:
 
 def token_endpoint(settings: Settings) -> TokenEndpoint:
     """A client of token endpoints that trusts what the settings trust; the caller closes it."""
-    return TokenEndpoint(client_context(settings.upstream.ca_file), settings.limits.connect_timeout)
+    upstream = settings.upstream
+    return TokenEndpoint(client_context(upstream.ca_file), settings.limits.connect_timeout, upstream.detours)
 
 
 def _timing(settings: Settings) -> Timing:

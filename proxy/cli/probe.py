@@ -122,12 +122,14 @@ class _Probe:
 
     async def _get(self, tenant: TenantSettings, path: str, token: str) -> tuple[int, str, dict[str, Any] | None]:
         """Status, error code, and the JSON object if the answer is one."""
+        url = f"{tenant.api_url}{path}"
         try:
             async with self._session.get(
-                f"{tenant.api_url}{path}",
+                url,
                 headers={"Authorization": f"Bearer {token}", "Accept": "application/json"},
                 ssl=self._tls,
                 allow_redirects=False,
+                **self._endpoint.detour(url),
             ) as response:
                 body = await _read(response)
         except TimeoutError:

@@ -27,10 +27,11 @@ from proxy.settings.model import (
     Settings,
     TenantSettings,
     TenantTable,
+    UpstreamSettings,
 )
 from proxy.settings.problems import Location, expectation, line, nearest, quoted
 from proxy.settings.tenants import idle, lacking, merged, resolved
-from proxy.settings.values import Place, reason
+from proxy.settings.values import Place, proxy_of, reason
 
 M = TypeVar("M", bound=Section)
 
@@ -86,9 +87,10 @@ class _Reader:
         self.check_callers(main.access, tables)
         self.check_default_tenant(main.routing.default_tenant, tables)
         self.check_tenants(tables, own)
-        return None if self.problems else self.built(main, tables)
+        upstream = self.upstream(main.upstream)
+        return None if self.problems else self.built(main, tables, upstream)
 
-    def built(self, main: ConfigurationFile, tables: Mapping[str, TenantTable]) -> Settings:
+    def built(self, main: ConfigurationFile, tables: Mapping[str, TenantTable], upstream: UpstreamSettings) -> Settings:
         routing = main.routing
         if routing.default_tenant is None and len(tables) == 1:
             routing = RoutingSettings(default_tenant=next(iter(tables)), tenant_header=routing.tenant_header)
@@ -98,13 +100,32 @@ class _Reader:
             admin=main.admin,
             access=main.access,
             limits=main.limits,
-            upstream=main.upstream,
+            upstream=upstream,
             routing=routing,
             log=main.log,
             tenants=MappingProxyType(tenants),
             sources=tuple(self.place.sources),
             included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),
         )
+
+    def upstream(self, given: UpstreamSettings) -> UpstreamSettings:
+        """With what the environment says where the file says nothing, as other programs take it."""
+        found: dict[str, object] = {}
+        if "proxy" not in given.model_fields_set:
+            name, text = self.variable("https_proxy")
+            try:
+                found["proxy"] = proxy_of(text)
+            except ValueError as error:
+                self.problems.append(f'environment variable {name}: {error}; or say upstream.proxy = ""')
+        if given.no_proxy is None and (listed := self.variable("no_proxy")[1]):
+            found["no_proxy"] = (listed,)
+        return given.model_copy(update=found)
+
+    def variable(self, name: str) -> tuple[str, str]:
+        """The name and the value of a variable that is spelled in lower or upper case."""
+        environ = self.place.environ
+        spelled = name if environ.get(name) else name.upper()
+        return spelled, environ.get(spelled, "").strip()
 
     def report(self, path: Path, location: Location, message: str) -> None:
         self.problems.append(line(str(path), location, message))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from proxy.core.detour import Detours, parse_direct
 from proxy.core.grants import AssertionFile, SigningKey
 from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl
@@ -35,6 +36,7 @@ from proxy.settings.values import (
     ParameterValues,
     Port,
     Printable,
+    ProxyValue,
     Region,
     Rule,
     Scope,
@@ -186,6 +188,22 @@ class UpstreamSettings(Section):
         default=None,
         description="File of PEM certificates to trust beside the system's; relative to this file's folder.",
     )
+    proxy: ProxyValue | None = Field(
+        default=None,
+        description="URL of a forward proxy, http://[user:password@]host:port, for API and login; a secret like any "
+        'other. Default: what HTTPS_PROXY says; "" for none. This machine itself is always reached directly.',
+    )
+    no_proxy: tuple[Text, ...] | None = Field(
+        default=None,
+        description="Hosts reached without the forward proxy: names with all below them, addresses, networks. "
+        "Default: what NO_PROXY says.",
+    )
+
+    @property
+    def detours(self) -> Detours:
+        """The way to each host."""
+        entries = " ".join(self.no_proxy or ())
+        return Detours(self.proxy, parse_direct(entries))
 
 
 class RoutingSettings(Section):

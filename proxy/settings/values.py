@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
 from proxy.core import access, fields, regions
+from proxy.core.detour import ForwardProxy, parse_proxy
 from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl, bracketed, is_loopback, parse_base_url, parse_host, parse_origin
 from proxy.settings.problems import kind, quoted
@@ -179,6 +180,30 @@ SECRET_SCHEMA: dict[str, Any] = {
 }
 
 ClientSecret = Annotated[Secret, PlainValidator(_client_secret), WithJsonSchema(SECRET_SCHEMA)]
+
+
+def proxy_of(text: str) -> ForwardProxy | None:
+    """A forward proxy's URL; empty for none. No message repeats it: it may hold a password."""
+    if not text:
+        return None
+    try:
+        return parse_proxy(text)
+    except ValueError:
+        raise ValueError("expected a URL such as http://proxy.corp:3128, without path") from None
+
+
+def _proxy(value: object, info: ValidationInfo) -> ForwardProxy | None:
+    if isinstance(value, ForwardProxy) or value is None:
+        return value
+    return proxy_of("" if value == "" else secret(value, place_of(info)).reveal())
+
+
+# Text or a secret as elsewhere; empty text for none.
+ProxyValue = Annotated[
+    ForwardProxy | None,
+    PlainValidator(_proxy),
+    WithJsonSchema({"anyOf": [{"type": "string"}, *SECRET_SCHEMA["anyOf"][1:]]}),
+]
 
 
 # --- hosts and URLs ---

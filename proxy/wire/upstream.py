@@ -9,6 +9,7 @@ import ssl
 
 from aiohappyeyeballs import start_connection
 
+from proxy.core.detour import ForwardProxy
 from proxy.core.urls import BaseUrl
 from proxy.errors import (
     UpstreamClosed,
@@ -18,6 +19,7 @@ from proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from proxy.wire.detour import open_tunnel
 from proxy.wire.stream import Stream
 from proxy.wire.syntax import ResponseHead, parse_response
 
@@ -113,13 +115,17 @@ class Upstream:
     :param base: where it is
     :param tls: verifies it, where ``base`` is https
     :param connect_timeout: seconds for name, connection and TLS together
+    :param proxy: that connections go through; None for the direct way
     """
 
-    def __init__(self, base: BaseUrl, tls: ssl.SSLContext, *, connect_timeout: float) -> None:
+    def __init__(
+        self, base: BaseUrl, tls: ssl.SSLContext, *, connect_timeout: float, proxy: ForwardProxy | None = None
+    ) -> None:
         self.base = base
         self.version_and_host = b" HTTP/1.1\r\nHost: %b\r\n" % base.authority.encode("ascii")
         self.path = base.path.encode("ascii")
         self._tls = tls if base.tls else None
+        self._proxy = proxy
         self._connect_timeout = connect_timeout
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
@@ -157,10 +163,11 @@ class Upstream:
 
     async def _connect(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
-        addresses = await loop.getaddrinfo(self.base.host, self.base.port, type=socket.SOCK_STREAM)
-        sock = await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, loop=loop)
+        sock = await self._dial(loop)
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._proxy is not None:
+                await open_tunnel(sock, self._proxy, self.base.host, self.base.port)
             _, connection = await loop.create_connection(
                 lambda: UpstreamConnection(loop, self),
                 sock=sock,
@@ -172,6 +179,17 @@ class Upstream:
             raise
         self._open.add(connection)
         return connection
+
+    async def _dial(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
+        """A TCP connection to the upstream, or to the proxy that leads to it."""
+        next_hop = self._proxy or self.base
+        try:
+            addresses = await loop.getaddrinfo(next_hop.host, next_hop.port, type=socket.SOCK_STREAM)
+            return await start_connection(addresses, happy_eyeballs_delay=NEXT_ADDRESS_AFTER, loop=loop)
+        except OSError as error:
+            if self._proxy is None or isinstance(error, TimeoutError):
+                raise
+            raise UpstreamUnreachable("The forward proxy can't be reached; see upstream.proxy.") from None
 
     def release(self, connection: UpstreamConnection) -> None:
         """Takes a connection back after a whole answer; closes it where something is left that nobody asked for."""

@@ -176,6 +176,22 @@ class Peer:
             return False
         return False
 
+    async def copy_to(self, writer: asyncio.StreamWriter) -> None:
+        """Passes on what comes, and its end."""
+        while piece := await self._reader.read(65536):
+            writer.write(piece)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+    async def copy_from(self, reader: asyncio.StreamReader) -> None:
+        """Sends what comes from there, and its end."""
+        while piece := await reader.read(65536):
+            self._writer.write(piece)
+            await self._writer.drain()
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+
     def stop_reading(self) -> None:
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # what asyncio.Transport has
 
