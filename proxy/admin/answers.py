@@ -28,13 +28,16 @@ _FIELDS = {
 }
 
 
+def stream_fields(content_type: str) -> dict[str, str]:
+    """The fields of any answer."""
+    return {**_FIELDS, "Content-Type": content_type}
+
+
 def answer(
     body: bytes, content_type: str = JSON, *, status: int = 200, fields: Mapping[str, str] | None = None
 ) -> web.Response:
     """A complete answer; ``fields`` go over those that every answer has."""
-    response = web.Response(
-        body=body, status=status, headers={**_FIELDS, "Content-Type": content_type, **(fields or {})}
-    )
+    response = web.Response(body=body, status=status, headers={**stream_fields(content_type), **(fields or {})})
     if len(body) >= _COMPRESSED_FROM:
         response.enable_compression()
     return response

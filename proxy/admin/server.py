@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import traceback
@@ -15,10 +16,11 @@ from urllib.parse import unquote
 from aiohttp import web
 
 from proxy.admin.access import check_name, check_page
-from proxy.admin.answers import answer, error_answer, error_body, json_answer, whole
+from proxy.admin.answers import answer, error_answer, error_body, json_answer, stream_fields, whole
+from proxy.admin.feed import Feed, TooManyViewers
 from proxy.admin.health import readiness, startup
 from proxy.admin.metrics import Metrics
-from proxy.admin.page import POLICY, page
+from proxy.admin.page import page
 from proxy.admin.status import VERSION, status, tenant_status
 from proxy.core.access import callers
 from proxy.core.report import ProxyReport, TenantReport
@@ -39,7 +41,7 @@ _IDLE = 75.0
 
 _log = logging.getLogger(__name__)
 
-_Handler = Callable[[], Awaitable[web.Response]]
+_Handler = Callable[[], Awaitable[web.StreamResponse]]
 
 
 class Control(Protocol):
@@ -80,6 +82,7 @@ class AdminServer:
         self._rules = callers(options.host, options.allowed_hosts, (), ())
         self._metrics = Metrics()
         self._scraping = asyncio.Lock()
+        self._feed = Feed(control.survey)
         self._web: web.Server | None = None
         self._listener: asyncio.Server | None = None
 
@@ -105,6 +108,7 @@ class AdminServer:
         if self._listener is None or self._web is None:
             return
         self._listener.close()
+        await self._feed.close()
         transports = [connection.transport for connection in self._web.connections]
         self._web.pre_shutdown()
         await self._web.shutdown(_GRACE)
@@ -115,13 +119,13 @@ class AdminServer:
         await self._listener.wait_closed()
         self._listener = self._web = None
 
-    async def _answer(self, request: web.BaseRequest) -> web.Response:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
             return await self._checked(request)
         except Exception as error:  # noqa: BLE001 - every failure has an answer
             return _failure(error)
 
-    async def _checked(self, request: web.BaseRequest) -> web.Response:
+    async def _checked(self, request: web.BaseRequest) -> web.StreamResponse:
         fields = request.headers
         host = check_name(self._rules, fields.getall("Host", []), _local_address(request))
         method = "GET" if request.method == "HEAD" else request.method
@@ -142,6 +146,8 @@ class AdminServer:
                 return "GET", self._page
             case ["healthz"]:
                 return "GET", self._healthz
+            case ["events"]:
+                return "GET", partial(self._events, request)
             case ["startupz"]:
                 return "GET", self._startupz
             case ["readyz"]:
@@ -157,8 +163,23 @@ class AdminServer:
         return None
 
     async def _page(self) -> web.Response:
-        body = await whole(page(await self._control.survey()))
-        return answer(body, "text/html; charset=utf-8", fields={"Content-Security-Policy": POLICY})
+        body, policy = page()
+        return answer(body, "text/html; charset=utf-8", fields={"Content-Security-Policy": policy})
+
+    async def _events(self, request: web.BaseRequest) -> web.StreamResponse:
+        events = self._feed.follow()
+        try:
+            event = await anext(events)
+        except TooManyViewers:
+            return error_answer(503, "too.many.viewers", "Too many pages follow already; close one.")
+        response = web.StreamResponse(headers=stream_fields("text/event-stream"))
+        async with contextlib.aclosing(events):
+            with contextlib.suppress(ConnectionResetError):  # the viewer has left
+                await response.prepare(request)
+                await response.write(event)
+                async for event in events:
+                    await response.write(event)
+        return response
 
     async def _healthz(self) -> web.Response:
         """Answers as long as the event loop does, whatever state the rest is in."""

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import aiohttp
 import pytest
 
 from proxy.admin.server import AdminServer, ServerOptions
 from tests.admin.fakes import FakeControl
+from tests.support.loops import SkippingLoop, clock
+
+__all__ = ["clock"]
+
+
+def pytest_asyncio_loop_factories(item: pytest.Item) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if "clock" in getattr(item, "fixturenames", ()):
+        return {"skipping": SkippingLoop}
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

@@ -87,6 +87,7 @@ class FakeControl:
         self.shown = report(tenant())
         self.problems: list[str] = []
         self.failure: Exception | None = None
+        self.refresh_failure: Exception | None = None
         self.reports = 0
         self.reloads = 0
         self.refreshed: list[str] = []
@@ -108,7 +109,7 @@ class FakeControl:
         self.refreshed.append(name)
         self.asked.set()
         await self.go.wait()
-        if self.failure is not None:
-            raise self.failure
+        if failure := self.failure or self.refresh_failure:
+            raise failure
         found = {tenant.name: tenant for tenant in self.shown.tenants}[name]
         return replace(found, age=0.0)

@@ -25,7 +25,7 @@ with suppress(ImportError):  # not on every platform
 
     _LOOPS.append(uvloop.new_event_loop)
 
-_PATHS = ("/", "/healthz", "/readyz", "/status.json", "/metrics")
+_PATHS = ("/", "/healthz", "/startupz", "/readyz", "/status.json", "/metrics")
 _CHANGES = ("/reload", "/tenants/acme/refresh")
 _ERROR = {"message", "code", "status", "contextId", "details", "errors"}
 
@@ -105,7 +105,7 @@ async def test_the_page_comes_as_html_under_its_own_policy(client: aiohttp.Clien
     async with client.get("/") as response:
         assert response.headers["Content-Type"] == "text/html; charset=utf-8"
         assert "style-src 'sha256-" in response.headers["Content-Security-Policy"]
-        assert "acme" in await response.text()
+        assert "/events" in await response.text()
 
 
 async def test_metrics_come_in_the_format_that_is_asked_for(
