@@ -92,4 +92,6 @@ def test_a_wheel_installs_and_tells_its_version(tmp_path: Path) -> None:
     where = run(scripts / "python", "-c", "import proxy; print(proxy.__file__)", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(environment)
     assert (packages / "proxy" / "py.typed").exists()
+    for name in ("page.html", "page.css", "page.js"):
+        assert (packages / "proxy" / "admin" / "page" / name).exists()
     assert proxy.__version__ in run(scripts / "genesys-auth-proxy", "--version", cwd=tmp_path)
