@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import config_option
+from proxy.cli.options import config_option, tenant_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("tenant", nargs=-1)
+@click.argument("tenant", nargs=-1, shell_complete=tenant_names)
 @config_option
 @click.pass_context
 def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:

@@ -31,6 +31,21 @@ def config_option(function: F) -> F:
     )(function)
 
 
+def tenant_names(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The configured tenants' names that begin so, for a shell to complete; none where the file can't be read."""
+    import tomllib
+
+    file = Path(ctx.params.get("config") or DEFAULT_FILE)
+    try:
+        content = tomllib.loads(file.read_text("utf-8-sig"))
+        patterns = content.get("include", [])
+        included = [tomllib.loads(path.read_text("utf-8-sig")) for text in patterns for path in file.parent.glob(text)]
+        names = [name for part in (content, *included) for name in part.get("tenants", {})]
+    except (OSError, ValueError, TypeError, AttributeError, NotImplementedError):
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def log_options(function: F) -> F:
     """``--log-level`` and ``--log-format``, given to the command as ``log_level`` and ``log_format``."""
     level = click.option(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import config_option
+from proxy.cli.options import config_option, tenant_names
 from proxy.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Gateway:
 
 
 @click.command()
-@click.argument("tenant", required=False)
+@click.argument("tenant", required=False, shell_complete=tenant_names)
 @click.option("--sdk", type=click.Choice(SDKS), metavar="SDK", required=True, help=f"One of {', '.join(SDKS)}.")
 @click.option("--url", metavar="URL", help="Where clients reach the proxy; default: listen.host and listen.port.")
 @config_option

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.cli import health
+from proxy.cli.admin import ADMIN_HOST, ADMIN_PORT
 from proxy.settings import AdminSettings
 from tests.cli.files import write
 from tests.cli.program import run, start
@@ -51,7 +51,7 @@ async def test_the_admin_port_is_the_configured_one_and_everywhere_means_here(
 
 def test_its_defaults_are_those_of_the_configuration() -> None:
     admin = AdminSettings()
-    assert (admin.host, admin.port) == (health.ADMIN_HOST, health.ADMIN_PORT)
+    assert (admin.host, admin.port) == (ADMIN_HOST, ADMIN_PORT)
 
 
 async def test_no_proxy_is_not_alive() -> None:
@@ -99,7 +99,7 @@ async def test_a_configuration_that_tells_no_admin_port_exits_2(tmp_path: Path, 
 
 async def test_without_a_file_or_its_name_the_default_port_is_asked(tmp_path: Path) -> None:
     ended = await run("health", folder=tmp_path)
-    assert f"http://{health.ADMIN_HOST}:{health.ADMIN_PORT}" in ended.stdout + ended.stderr
+    assert f"http://{ADMIN_HOST}:{ADMIN_PORT}" in ended.stdout + ended.stderr
     assert ended.code in (0, 1), "whether there is a proxy on that port is not ours to say"
 
 

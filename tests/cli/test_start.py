@@ -36,9 +36,9 @@ async def test_the_version_is_the_packages() -> None:
 
 
 async def test_an_unknown_command_exits_2() -> None:
-    ended = await run("status")
+    ended = await run("restart")
     assert ended.code == 2
-    assert "No such command 'status'" in ended.stderr
+    assert "No such command 'restart'" in ended.stderr
 
 
 async def test_the_help_is_the_one_on_file() -> None:
