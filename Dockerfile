@@ -27,6 +27,7 @@ ENV PATH=/opt/genesys-auth-proxy/bin:$PATH \
     GENESYS_AUTH_PROXY_CONFIG=/etc/genesys-auth-proxy/genesys-auth-proxy.toml
 # The one place that the user may write to.
 WORKDIR /var/lib/genesys-auth-proxy
+VOLUME ["/var/lib/genesys-auth-proxy"]
 # A number, so that Kubernetes' runAsNonRoot can tell that it isn't root.
 USER 65532:65532
 EXPOSE 8080 8081

@@ -92,6 +92,10 @@ def _program(name: str) -> Need:
     return Need(missing, _debian(name))
 
 
+def _promtool_missing() -> str | None:
+    return None if find("promtool") else "promtool is not installed (Debian: apt-get install prometheus)"
+
+
 def _chromium_missing() -> str | None:
     return None if chromium() else "Chromium is not installed (Debian: apt-get install chromium)"
 
@@ -147,6 +151,7 @@ NEEDS: dict[str, Need] = {
     "node": Need(_node_missing, _debian("nodejs", "npm")),
     "javascript-sdk": Need(_npm_packages_missing, _install_npm_packages),  # after node: npm installs it
     "oidc-provider": Need(_npm_packages_missing, _install_npm_packages),
+    "promtool": Need(_promtool_missing, _debian("prometheus")),
     "redis-server": _program("redis-server"),
     "package-index": Need(_package_index_missing),
 }
