@@ -4,12 +4,14 @@
 # access.open is set: in the container, 127.0.0.1 is the container's own.
 
 FROM python:3.11-slim AS build
+# What is installed; requirements-traces.lock has OpenTelemetry as well, which makes the image larger.
+ARG LOCK=requirements.lock
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-COPY requirements.lock requirements-build.lock ./
+COPY requirements.lock requirements-traces.lock requirements-build.lock ./
 RUN pip install --require-hashes --only-binary :all: -r requirements-build.lock
 RUN python -m venv --without-pip /opt/genesys-auth-proxy
-RUN pip --python /opt/genesys-auth-proxy install --require-hashes --only-binary :all: -r requirements.lock
+RUN pip --python /opt/genesys-auth-proxy install --require-hashes --only-binary :all: -r $LOCK
 COPY pyproject.toml README.md LICENSE ./
 COPY proxy proxy
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir dist .

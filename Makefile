@@ -77,7 +77,8 @@ bench: $(VENV)/.dev $(VENV)/.project
 # uv serves here alone: it resolves for every platform at once. Installing takes nothing but pip.
 lock: $(VENV)/.dev
 	$(PIP) install -qq uv
-	$(COMPILE) $(LOCK_ARGS) --all-extras pyproject.toml -o requirements.lock
+	$(COMPILE) $(LOCK_ARGS) --extra signing --extra encryption --extra redis pyproject.toml -o requirements.lock
+	$(COMPILE) $(LOCK_ARGS) -c requirements.lock --all-extras pyproject.toml -o requirements-traces.lock
 	$(COMPILE) $(LOCK_ARGS) --group build -o requirements-build.lock
 	$(COMPILE) $(LOCK_ARGS) -c requirements.lock -c requirements-build.lock --group dev --all-extras pyproject.toml \
 		-o tests/requirements.lock

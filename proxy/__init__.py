@@ -13,8 +13,9 @@ argument. Three planes act on them, and none imports another:
 ``admin``    the control plane: health, status and metrics on a port of their own
 
 ``wire`` is HTTP/1.1 on the event loop, beneath ``forward``, and knows nothing of tokens. ``sandbox`` is a
-Genesys look-alike for the demo and the tests. ``settings`` reads the configuration; ``app`` is the only
-place that knows every part: it builds, joins, starts and drains them; ``cli`` is the command line.
+Genesys look-alike for the demo and the tests. ``traces`` makes OpenTelemetry's spans, where they are asked for.
+``settings`` reads the configuration; ``app`` is the only place that knows every part: it builds, joins, starts
+and drains them; ``cli`` is the command line.
 
 One request, straight through::
 

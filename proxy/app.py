@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import ssl
 import sys
 import time
@@ -27,6 +28,7 @@ from proxy.oauth.keeper import Keeper
 from proxy.oauth.source import TokenSource
 from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
 from proxy.tls import client_context, renewed, server_context
+from proxy.traces import Tracing, tracing
 from proxy.wire.server import Limits, Listener
 from proxy.wire.unix import UnixSocket
 from proxy.wire.upstream import Upstream
@@ -70,6 +72,7 @@ class Proxy:
         self._listening: tuple[str, ...] = ()
         self._draining = False
         self._started = False
+        self._tracing: Tracing | None = None
         self._warm: list[TokenSource] = []
         self._sources: dict[str, TokenSource] = {}
         self._retired: list[TokenSource] = []
@@ -88,7 +91,8 @@ class Proxy:
         """
         settings = self.settings
         self._endpoint = token_endpoint(settings)
-        self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings))
+        self._tracing = tracing(os.environ)
+        self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings), self._tracing)
         # What [listen] says counts until the end; only the content of its files may change.
         self._listen_settings = settings.listen
         tls = _server_tls(settings.listen)
@@ -158,6 +162,8 @@ class Proxy:
             upstream.close()
         await self._endpoint.close()
         await self._admin.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     # --- what the admin port asks ---
 
@@ -315,7 +321,8 @@ class Proxy:
         return [(key.key.reveal(), caller(key)) for key in keys]
 
     def _source(self, client: Client) -> TokenSource:
-        return TokenSource(client, self._endpoint, self._cache, clock=self._clock)
+        observe = None if self._tracing is None else self._tracing.token_request
+        return TokenSource(client, self._endpoint, self._cache, clock=self._clock, observe=observe)
 
     def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
         urls = {

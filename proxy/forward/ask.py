@@ -28,10 +28,15 @@ async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[U
     :raises UpstreamError: no connection, or no answer
     :raises ClientClosed, ClientTimeout, BadRequest: what became of the body; the upstream got no whole request
     """
+    if exchange.trace is not None:
+        request = exchange.trace.leave(request, upstream.base.host, upstream.base.port)
     connection = upstream.reuse() or await upstream.connect(exchange.patience)
     while True:
         try:
-            return connection, await _ask_on(exchange, connection, request)
+            answer = await _ask_on(exchange, connection, request)
+            if exchange.trace is not None:
+                exchange.trace.arrive(answer.status)
+            return connection, answer
         except UpstreamSilent:
             if not connection.reused or exchange.method not in _SAFE or not exchange.body.kept:
                 raise

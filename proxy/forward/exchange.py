@@ -13,6 +13,7 @@ from proxy.errors import ProxyError, TooBusy
 from proxy.forward.body import NO_BODY, KeptBody
 from proxy.forward.rescue import NAME, Failure
 from proxy.forward.tenant import Tenant, Timing
+from proxy.forward.trace import Trace
 from proxy.wire.body import Body
 from proxy.wire.server import ClientConnection
 from proxy.wire.syntax import RequestHead, ResponseHead
@@ -47,6 +48,7 @@ class Exchange:
     :ivar answer: the upstream's, once it is passed on
     :ivar failure: what the client is told where we answer instead
     :ivar sent: bytes of the answer's body that the client was sent
+    :ivar trace: its spans, where it is traced
     :ivar upload: sends the rest of its body, where that did not come with the head
     """
 
@@ -70,6 +72,7 @@ class Exchange:
         "status",
         "tenant",
         "timing",
+        "trace",
         "under_way",
         "upload",
         "wants_trailers",
@@ -105,6 +108,7 @@ class Exchange:
         self.answer: ResponseHead | None = None
         self.failure: Failure | None = None
         self.sent = 0
+        self.trace: Trace | None = None
         self.upload: asyncio.Task[None] | None = None
 
     @property

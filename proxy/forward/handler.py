@@ -14,11 +14,12 @@ from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError
 from proxy.forward import door
 from proxy.forward.ask import ask, discard
 from proxy.forward.exchange import METHODS, REASONS, Exchange, head
-from proxy.forward.journal import Journal
+from proxy.forward.journal import Journal, record
 from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
 from proxy.forward.tenant import Rules, Tenant, Timing, Tokens
+from proxy.forward.trace import Tracer
 from proxy.wire.server import ClientConnection
 from proxy.wire.syntax import ResponseHead
 from proxy.wire.upstream import UpstreamConnection
@@ -37,10 +38,13 @@ class Forwarder:
     :ivar refused: our answers to requests that belong to no tenant, by status
     """
 
-    def __init__(self, rules: Rules, timing: Timing, journal: Journal | None = None) -> None:
+    def __init__(
+        self, rules: Rules, timing: Timing, journal: Journal | None = None, tracer: Tracer | None = None
+    ) -> None:
         self.rules = rules
         self.timing = timing
         self.journal = journal
+        self._tracer = tracer
         self.refused: dict[int, int] = {}
 
     async def serve(self, client: ClientConnection) -> None:
@@ -80,6 +84,9 @@ class Forwarder:
     async def _answer(self, exchange: Exchange) -> None:
         """One request, whatever happens to it: exactly one answer, or a connection that is visibly broken off."""
         try:
+            if self._tracer is not None:
+                named = exchange.fields.get(b"traceparent"), exchange.fields.get(b"tracestate")
+                exchange.trace = self._tracer.begin(exchange.method, *named)
             await self._forward(exchange)
         except ClientClosed:
             exchange.keep_alive = False
@@ -112,6 +119,8 @@ class Forwarder:
         if exchange.caller is not None:
             answers = exchange.caller.tally.requests
             answers[status] = answers.get(status, 0) + 1
+        if exchange.trace is not None:
+            exchange.trace.end(record(exchange, status, seconds))
         if exchange.tenant is None:
             self.refused[status] = self.refused.get(status, 0) + 1
             return

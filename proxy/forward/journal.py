@@ -38,10 +38,11 @@ class Journal:
     def note(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Notes a request that is over, if it is to be."""
         if status >= 500 or status in _FAILED or exchange.replayed or self._chance() < self._share:
-            self._sink(_record(exchange, status, seconds))
+            self._sink(record(exchange, status, seconds))
 
 
-def _record(exchange: Exchange, status: int, seconds: float) -> RequestRecord:
+def record(exchange: Exchange, status: int, seconds: float) -> RequestRecord:
+    """What is told of a request that is over."""
     failure, answer = exchange.failure, exchange.answer
     correlation_id = None if failure is None else failure.context_id
     if answer is not None and (given := answer.fields.get(b"inin-correlation-id")):
@@ -58,6 +59,7 @@ def _record(exchange: Exchange, status: int, seconds: float) -> RequestRecord:
         replayed=exchange.replayed,
         code=None if failure is None else failure.code,
         correlation_id=correlation_id,
+        caller=None if exchange.caller is None else exchange.caller.name,
     )
 
 

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 Sleep = Callable[[float], Awaitable[None]]
 
+Observe = Callable[[str, str, str, float], None]
+"""Told of a token request that has ended: tenant, grant, outcome (ok or the error code), and its seconds."""
+
 
 DOUBT = 2.0
 """Seconds for which callers wait for a new token where the upstream refused one that should still live."""
@@ -80,8 +83,10 @@ class TokenSource:
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        observe: Observe | None = None,
     ) -> None:
         self.client = client
+        self._observe = observe
         self._key = client.key
         self._endpoint = endpoint
         self._cache = cache
@@ -328,8 +333,11 @@ class TokenSource:
             # Now, not in a callback: a caller who comes before the next turn of the loop must find no flight that is
             # over, or would wait for it again and again without ever giving the loop its turn.
             self._flight = None
+            seconds = time.perf_counter() - started
+            if self._observe is not None:
+                self._observe(self.client.tenant, self.client.grant, outcome, seconds)
             for tally in self.tallies:
-                tally.count_token_request(self.client.grant, outcome, time.perf_counter() - started, self._clock().wall)
+                tally.count_token_request(self.client.grant, outcome, seconds, self._clock().wall)
         self._failure = self._refused = None
         self._doubted_until = math.inf
         self._token = token

@@ -47,7 +47,7 @@ class Machine:
     context: Path
 
     def carry_out(self, stage: list[Step]) -> None:
-        workdir = self.root
+        workdir, variables = self.root, ""
         for instruction, arguments in stage:
             match instruction:
                 case "WORKDIR":
@@ -58,7 +58,10 @@ class Machine:
                     for source in sources:
                         self._copy(self.context / source, workdir / target)
                 case "RUN":
-                    self._run(arguments.replace(HOME, f"{self.root}{HOME}"), workdir)
+                    command = arguments.replace(HOME, f"{self.root}{HOME}")
+                    self._run(f"{variables}{command}", workdir)
+                case "ARG":
+                    variables += f"{arguments}; "
                 case "FROM" | "ENV":
                     pass
                 case _:

@@ -17,12 +17,13 @@ MAY_IMPORT = {
     "core": {"errors"},
     "settings": {"core", "errors"},
     "tls": {"errors"},
+    "traces": {"core", "errors"},
     "oauth": {"core", "errors"},
     "wire": {"core", "errors"},
     "forward": {"core", "errors", "wire"},
     "admin": {"core", "errors"},
     "sandbox": {"core", "errors"},
-    "app": {"admin", "core", "errors", "forward", "oauth", "settings", "tls", "wire"},
+    "app": {"admin", "core", "errors", "forward", "oauth", "settings", "tls", "traces", "wire"},
     "cli": {"app", "core", "errors", "sandbox", "settings"},
 }
 """Beside itself and ``__version__``. The planes meet in ``app`` alone."""

@@ -15,8 +15,9 @@ import pytest
 import proxy
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNTIME, BUILD, DEV = (
-    ROOT / name for name in ("requirements.lock", "requirements-build.lock", "tests/requirements.lock")
+RUNTIME, TRACES, BUILD, DEV = (
+    ROOT / name
+    for name in ("requirements.lock", "requirements-traces.lock", "requirements-build.lock", "tests/requirements.lock")
 )
 NPM = ROOT / "tests/sdk/javascript/package-lock.json"
 
@@ -33,7 +34,7 @@ def run(*command: str | Path, cwd: Path = ROOT) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("lock", [RUNTIME, BUILD, DEV], ids=lambda lock: str(lock.relative_to(ROOT)))
+@pytest.mark.parametrize("lock", [RUNTIME, TRACES, BUILD, DEV], ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_every_requirement_of_a_lock_is_pinned_with_hashes(lock: Path) -> None:
     requirements = re.split(r"\n(?=\S)", lock.read_text().strip())
     assert requirements
@@ -48,13 +49,13 @@ def test_every_npm_package_is_pinned_with_its_integrity() -> None:
     assert packages["node_modules/purecloud-platform-client-v2"]["version"] == "262.0.0"
 
 
-@pytest.mark.parametrize("lock", [RUNTIME, BUILD, DEV, NPM], ids=lambda lock: str(lock.relative_to(ROOT)))
+@pytest.mark.parametrize("lock", [RUNTIME, TRACES, BUILD, DEV, NPM], ids=lambda lock: str(lock.relative_to(ROOT)))
 def test_a_lock_names_no_address(lock: Path) -> None:
     assert "://" not in lock.read_text()
 
 
 def test_the_tests_run_with_the_versions_that_users_get() -> None:
-    users = pinned(RUNTIME) | pinned(BUILD)
+    users = pinned(RUNTIME) | pinned(TRACES) | pinned(BUILD)
     assert users == {name: version for name, version in pinned(DEV).items() if name in users}
 
 
@@ -65,6 +66,12 @@ def test_the_locks_hold_every_dependency_that_the_project_declares() -> None:
         declared += extra
     names = {re.split(r"[^A-Za-z0-9-]", requirement)[0] for requirement in declared}
     assert names <= (pinned(RUNTIME) | pinned(BUILD)).keys()
+
+
+def test_what_the_image_need_not_have_is_in_a_lock_of_its_own() -> None:
+    extra = pinned(TRACES).keys() - pinned(RUNTIME).keys()
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http", "protobuf"} <= extra
+    assert pinned(RUNTIME).items() <= pinned(TRACES).items()
 
 
 def test_the_version_stands_in_one_place() -> None:
