@@ -106,7 +106,7 @@ def _json_request(at: float, record: RequestRecord) -> str:
         f'"status": {record.status}, '
         f'"duration": {record.seconds:.6f}, "received": {record.received}, "sent": {record.sent}, '
         f'"replayed": {"true" if record.replayed else "false"}, "code": {_quoted(record.code)}, '
-        f'"correlation_id": {_quoted(record.correlation_id)}, "caller": {_quoted(record.caller)}}}'
+        f'"correlation_id": {_quoted(record.correlation_id)}}}'
     )
 
 
@@ -120,8 +120,6 @@ def _text_request(at: float, record: RequestRecord) -> str:
     parts = [f"{asked}: {record.status} in {took}", f"{record.received} B in", f"{record.sent} B out"]
     if record.caller is not None:
         parts.append(f"caller {record.caller}")
-    if record.caller is not None:
-        parts.append(f"by {record.caller}")
     if record.replayed:
         parts.append("replayed")
     if record.code is not None:

@@ -147,8 +147,6 @@ class RequestRecord(NamedTuple):
     """The error code of an answer of our own, None where the upstream answered."""
     correlation_id: str | None
     """The upstream's ``ININ-Correlation-Id``, or the ``contextId`` of an answer of our own."""
-    caller: str | None
-    """The name of the key that it showed."""
 
 
 @dataclass(frozen=True, slots=True)

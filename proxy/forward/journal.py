@@ -59,7 +59,6 @@ def record(exchange: Exchange, status: int, seconds: float) -> RequestRecord:
         replayed=exchange.replayed,
         code=None if failure is None else failure.code,
         correlation_id=correlation_id,
-        caller=None if exchange.caller is None else exchange.caller.name,
     )
 
 
