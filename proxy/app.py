@@ -23,7 +23,8 @@ from proxy.forward.journal import Journal
 from proxy.forward.tenant import Bounds, Rules, Tenant, Timing
 from proxy.oauth.cache import TokenCache
 from proxy.oauth.clock import Clock, system_clock
-from proxy.oauth.endpoint import TokenEndpoint
+from proxy.oauth.endpoint import GuestApi, TokenEndpoint
+from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
 from proxy.oauth.source import TokenSource
 from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
@@ -80,6 +81,7 @@ class Proxy:
         self._callers: dict[str, CallerTally] = {}
         self._upstreams: dict[BaseUrl, Upstream] = {}
         self._unix: UnixSocket | None = None
+        self._guests: dict[str, Guests] = {}
         self.admin_url = ""
 
     # --- life ---
@@ -160,6 +162,7 @@ class Proxy:
         await asyncio.gather(*(source.close() for source in (*self._sources.values(), *self._retired)))
         for upstream in self._upstreams.values():
             upstream.close()
+        await asyncio.gather(*(guests.close() for guests in self._guests.values()))
         await self._endpoint.close()
         await self._admin.close()
         if self._tracing is not None:
@@ -295,6 +298,7 @@ class Proxy:
         self._keeper.keep(warm.items())
         self._warm = [source for source, keep in warm.items() if keep]
         self._upstreams = self._connect(settings)
+        self._guests = self._remember_guests(settings)
         default = settings.routing.default_tenant
         return Rules(
             callers=access.callers(
@@ -324,6 +328,22 @@ class Proxy:
         observe = None if self._tracing is None else self._tracing.token_request
         return TokenSource(client, self._endpoint, self._cache, clock=self._clock, observe=observe)
 
+    def _remember_guests(self, settings: Settings) -> dict[str, Guests]:
+        """Those of each tenant that wants it; what is remembered stays while the tenant and its API do."""
+        known = {}
+        for tenant in settings.tenants.values():
+            if tenant.guest_refresh:
+                api = GuestApi(self._endpoint, tenant.name, str(tenant.api_url))
+                kept = self._guests.pop(tenant.name, None)
+                if kept is not None and kept.api != api:
+                    kept.end()
+                    kept = None
+                known[tenant.name] = kept or Guests(api, self._tallies[tenant.name], clock=self._clock)
+                known[tenant.name].refresh_ahead = tenant.refresh_ahead
+        for gone in self._guests.values():
+            gone.end()
+        return known
+
     def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
         urls = {
             url
@@ -337,6 +357,7 @@ class Proxy:
         return Tenant(
             name=tenant.name,
             tokens=self._tenant_sources[tenant.name],
+            guests=self._guests.get(tenant.name),
             tally=self._tallies[tenant.name],
             api=self._upstreams[tenant.api_url],
             login=self._upstreams[tenant.login_url],

@@ -69,7 +69,7 @@ def read_answer(client: Client, status: int, headers: Mapping[str, str], body: b
     refresh_token = answer.get("refresh_token")
     if not (isinstance(refresh_token, str) and _VSCHAR.fullmatch(refresh_token)):
         refresh_token = None
-    return TokenAnswer(token, answer.get("expires_in"), _date(headers.get("Date")), refresh_token)
+    return TokenAnswer(token, answer.get("expires_in"), http_date(headers.get("Date")), refresh_token)
 
 
 def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> NoReturn:
@@ -113,7 +113,7 @@ def retry_after(value: str | None, now: float) -> float | None:
     seconds = value.strip()
     if seconds.isascii() and seconds.isdigit():
         return float(seconds[:12])
-    date = _date(value)
+    date = http_date(value)
     return None if date is None else max(0.0, date - now)
 
 
@@ -138,7 +138,8 @@ def _word(value: object) -> str | None:
     return value if isinstance(value, str) and re.fullmatch(r"[a-z_]{1,40}", value) else None
 
 
-def _date(value: str | None) -> float | None:
+def http_date(value: str | None) -> float | None:
+    """Unix time of an HTTP date (RFC 9110 5.6.7); None where it is none."""
     if value is None:
         return None
     try:

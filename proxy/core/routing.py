@@ -27,6 +27,10 @@ class Kind(StrEnum):
     """To the API, with the tenant's token."""
     GUEST = "guest"
     """To the API, with the guest's own token: a web messaging visitor, not the org."""
+    GUEST_TOKEN = "guest_token"
+    """A guest's as well; its answer brings the guest a token."""
+    GUEST_REVOKE = "guest_revoke"
+    """A guest's as well; it ends the token."""
     TOKEN = "token"
     """A token request: answered here."""
     LOGIN_PAGE = "login_page"
@@ -92,7 +96,7 @@ def tenant_of(target: Target, header: bytes | None, host: bytes, default: bytes 
 
 _GUEST = re.compile(
     rb"/api/v2/(?:"
-    rb"webdeployments/token/(?:oauthcodegrantjwtexchange|refresh|revoke)"
+    rb"webdeployments/token/(?:(?P<token>oauthcodegrantjwtexchange|refresh)|(?P<revoke>revoke))"
     rb"|webmessaging/messages"
     rb"|webdeployments/deployments/[^/]+/cobrowse(?:/.*)?"
     rb"|webmessaging/deployments/[^/]+/pushdevices(?:/.*)?"
@@ -100,6 +104,9 @@ _GUEST = re.compile(
     rb"|journey/deployments(?:/.*)?"
     rb")"
 )
+
+
+_GUESTS = {None: Kind.GUEST, "token": Kind.GUEST_TOKEN, "revoke": Kind.GUEST_REVOKE}
 
 
 def kind_of(rest: bytes, *, websocket: bool) -> Kind:
@@ -110,7 +117,8 @@ def kind_of(rest: bytes, *, websocket: bool) -> Kind:
     """
     path = rest.partition(b"?")[0]
     if path.startswith(b"/api/v2/") and not _ODD.search(path):
-        return Kind.GUEST if _GUEST.fullmatch(path) else Kind.API
+        guest = _GUEST.fullmatch(path)
+        return Kind.API if guest is None else _GUESTS[guest.lastgroup]
     match path:
         case b"/oauth/token":
             return Kind.TOKEN

@@ -67,6 +67,11 @@ class KeptBody:
             other._keep(piece, self._source)
         return other
 
+    @property
+    def content(self) -> bytes:
+        """All of it, if it has arrived and was kept; else nothing."""
+        return b"".join(self._pieces) if self.complete and self.kept else b""
+
     def take_arrived(self) -> None:
         """Keeps what has arrived so far, without waiting.
 

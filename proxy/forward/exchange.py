@@ -31,6 +31,29 @@ VIA = (b"Via: 1.0 %b\r\n" % NAME, b"Via: 1.1 %b\r\n" % NAME)
 METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
 
 
+class Copy:
+    """A copy of an answer's content, made as it passes.
+
+    :param limit: bytes; of what is longer there is no copy
+    """
+
+    __slots__ = ("_limit", "_pieces", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self._size <= self._limit:
+            self._pieces.append(piece)
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self._pieces) if self._size <= self._limit else b""
+
+
 class Exchange:
     """A request on its way through.
 
@@ -47,6 +70,7 @@ class Exchange:
     :ivar status: of the head that the client was sent, 0 before
     :ivar answer: the upstream's, once it is passed on
     :ivar failure: what the client is told where we answer instead
+    :ivar copy: takes the answer's content as it passes, where somebody wants it
     :ivar sent: bytes of the answer's body that the client was sent
     :ivar trace: its spans, where it is traced
     :ivar upload: sends the rest of its body, where that did not come with the head
@@ -58,6 +82,7 @@ class Exchange:
         "body",
         "caller",
         "client",
+        "copy",
         "failure",
         "fields",
         "head",
@@ -107,6 +132,7 @@ class Exchange:
         self.status = 0
         self.answer: ResponseHead | None = None
         self.failure: Failure | None = None
+        self.copy: Copy | None = None
         self.sent = 0
         self.trace: Trace | None = None
         self.upload: asyncio.Task[None] | None = None

@@ -7,18 +7,20 @@ import time
 
 from proxy.core import replay
 from proxy.core.fields import authorize
+from proxy.core.guests import LONGEST_CONTENT
 from proxy.core.replay import Verdict
 from proxy.core.routing import PLACEHOLDER, Kind
 from proxy.core.tokens import Token
 from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError
 from proxy.forward import door
 from proxy.forward.ask import ask, discard
-from proxy.forward.exchange import METHODS, REASONS, Exchange, head
+from proxy.forward.exchange import METHODS, REASONS, Copy, Exchange, head
+from proxy.forward.guests import learn
 from proxy.forward.journal import Journal, record
 from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay
 from proxy.forward.rescue import error_response, explain
-from proxy.forward.tenant import Rules, Tenant, Timing, Tokens
+from proxy.forward.tenant import Guests, Rules, Tenant, Timing, Tokens
 from proxy.forward.trace import Tracer
 from proxy.wire.server import ClientConnection
 from proxy.wire.syntax import ResponseHead
@@ -143,7 +145,7 @@ class Forwarder:
             way.tenant.tally.observed += 1
         match way.kind:
             case Kind.API if way.inject:
-                await self._inject(exchange, way)
+                await self._inject(exchange, way, way.tenant.tokens)
             case Kind.TOKEN:
                 await self._token(exchange, way)
             case Kind.LOGIN_PAGE:
@@ -151,12 +153,26 @@ class Forwarder:
                 exchange.respond(302, b"Location: %b\r\nContent-Length: 0\r\n" % location)
             case Kind.THIS_HOP:
                 exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
+            case Kind.GUEST | Kind.GUEST_TOKEN | Kind.GUEST_REVOKE if way.tenant.guests is not None:
+                await self._guest(exchange, way, way.tenant.guests)
             case _:
                 await _pass_on(exchange, way)
 
-    async def _inject(self, exchange: Exchange, way: Plan) -> None:
-        """Sends a request with the tenant's token, and once more with the next if that one is refused."""
-        tenant, tokens = way.tenant, way.tenant.tokens
+    async def _guest(self, exchange: Exchange, way: Plan, known: Guests) -> None:
+        """A guest's call, with a fresh JWT in place of one that is about to expire (``guest_refresh``)."""
+        if way.kind is Kind.GUEST_TOKEN:
+            exchange.copy = Copy(LONGEST_CONTENT)
+            await _pass_on(exchange, way)
+            learn(exchange, known, exchange.copy)
+        elif (tokens := known.find(way.credential)) is None:
+            await _pass_on(exchange, way)
+        else:
+            await self._inject(exchange, way, tokens)
+        if way.kind is Kind.GUEST_REVOKE and 200 <= exchange.status < 300:
+            known.forget(way.credential)
+
+    async def _inject(self, exchange: Exchange, way: Plan, tokens: Tokens) -> None:
+        """Sends a request with a token of ours, and once more with the next if that one is refused."""
         while True:
             token = tokens.current() or await tokens.token(exchange.patience)
             connection, answer = await ask(exchange, way.upstream, authorize(way.opening, token.credential))
@@ -175,8 +191,9 @@ class Forwarder:
             exchange.replayed = True
             await discard(way.upstream, connection, answer, exchange)
         if exchange.replayed or verdict is not Verdict.PASS:
-            _note(exchange, tenant, token, verdict)
-        _note_rate_limit(tenant, answer)
+            _note(exchange, way.tenant, tokens, token, verdict)
+        if way.inject:
+            _note_rate_limit(way.tenant, answer)
         await relay(exchange, way.upstream, connection, answer)
 
     async def _token(self, exchange: Exchange, way: Plan) -> None:
@@ -215,13 +232,13 @@ async def _pass_on(exchange: Exchange, way: Plan) -> None:
     await relay(exchange, way.upstream, connection, answer)
 
 
-def _note(exchange: Exchange, tenant: Tenant, token: Token, verdict: Verdict) -> None:
+def _note(exchange: Exchange, tenant: Tenant, tokens: Tokens, token: Token, verdict: Verdict) -> None:
     match verdict:
         case Verdict.REFUSED_AGAIN:
-            tenant.tokens.cool_down()
+            tokens.cool_down()
             exchange.note = "the upstream refused a new token as well, so the token is not the cause"
         case Verdict.TOO_LONG:
-            tenant.tokens.reject(token)
+            tokens.reject(token)
             exchange.note = "the upstream refused the token, and the body was too long to be kept for a replay"
         case Verdict.COOLING_DOWN:
             exchange.note = "the upstream refused the token, and a new one was refused or could not be had just before"

@@ -107,6 +107,9 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     objection = None if head.method in tenant.policy.harmless else _objection(tenant, head, target, kind)
     upstream = _upstream(tenant, kind)
     keeps = kind is not Kind.API or (tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None)
+    passing = sender.passing
+    if kind is Kind.GUEST_TOKEN and tenant.guests is not None:
+        passing = _passing(exchange, rules.tenant_header, b"accept-encoding")  # we read the answer as it passes
     return Plan(
         rules=rules,
         kind=kind,
@@ -115,7 +118,7 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
         tenant=tenant,
         target=target,
         upstream=upstream,
-        opening=_opening(head.method, upstream, target.rest, sender.passing),
+        opening=_opening(head.method, upstream, target.rest, passing),
         credential=fields.get(b"authorization") if keeps else None,
         inject=not keeps,
         objection=objection,
@@ -210,9 +213,8 @@ def _opening(method: bytes, upstream: Upstream, rest: bytes, passing: bytes) -> 
     return b"%b %b%b%b%b" % (method, path, rest, upstream.version_and_host, passing)
 
 
-def _passing(exchange: Exchange, tenant_header: bytes) -> bytes:
-    """The client's end-to-end lines, and what this hop adds."""
-    dropped: tuple[bytes, ...] = (tenant_header,)
+def _passing(exchange: Exchange, *dropped: bytes) -> bytes:
+    """The client's end-to-end lines but for those that are dropped, and what this hop adds."""
     ours = VIA[exchange.minor]
     if exchange.head.section.length == CHUNKED:
         ours += b"Transfer-Encoding: chunked\r\n"

@@ -66,6 +66,8 @@ def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: 
         exchange.keep_alive = False
     piece = body.take()  # before the head is made: where this is broken already, the client can still be told
     exchange.sent = len(piece)
+    if exchange.copy is not None:
+        exchange.copy.add(piece)
     opening = exchange.client_head(answer.status, answer.reason, section)
     exchange.client.write(opening + (_framed(exchange, body, piece) if chunked else piece))
     return chunked
@@ -88,6 +90,8 @@ async def _stream(exchange: Exchange, body: Body, *, chunked: bool) -> None:
             await client.drain(client.loop.time() + idle)
             piece = await body.read_within(idle)
             exchange.sent += len(piece)
+            if exchange.copy is not None:
+                exchange.copy.add(piece)
             client.write(_framed(exchange, body, piece) if chunked else piece)
         await client.drain(client.loop.time() + idle)
     except OSError:

@@ -38,12 +38,27 @@ class Tokens(Protocol):
         """Until the token expires."""
 
 
+class Guests(Protocol):
+    """A tenant's web messaging guests, as ``oauth.guests.Guests`` keeps them."""
+
+    def find(self, credential: bytes | None) -> Tokens | None:
+        """The tokens of the guest who shows this ``Authorization``, where they are known."""
+
+    def learn(self, jwt: str, refresh_token: str, server_time: float | None) -> None:
+        """Remembers a JWT that a guest was given."""
+
+    def forget(self, credential: bytes | None) -> None:
+        """Forgets the guest who shows this ``Authorization``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tenant:
     """One org as the data plane sees it."""
 
     name: str
     tokens: Tokens
+    guests: Guests | None
+    """None: guests' tokens pass as they are (``guest_refresh``)."""
     tally: Tally
     api: Upstream
     login: Upstream

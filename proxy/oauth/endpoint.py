@@ -7,16 +7,19 @@ import ssl
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TypedDict
 
 import aiohttp
 from yarl import URL
 
+from proxy.core import guests
 from proxy.core.answers import LONGEST_ANSWER, TokenAnswer, read_answer, unreachable
 from proxy.core.detour import DIRECT, Detours
 from proxy.core.grants import Client, token_request
 from proxy.core.secret import Secret
+from proxy.errors import TokenUnavailable
 from proxy.oauth.assertions import evidence
 
 REQUEST_TIMEOUT = 10.0
@@ -75,36 +78,85 @@ class TokenEndpoint:
         :raises TokenRefused: the endpoint refuses this client or request
         """
         request = token_request(client, await evidence(client, refresh_token))
+        try:
+            reply = await self.send("POST", request.url, request.headers, request.body)
+        except NoReply as none:
+            raise unreachable(client, str(none)) from None
+        return read_answer(client, reply.status, reply.headers, reply.body, time.time())
+
+    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
+        """One request to a login or API host, bounded in time and size; no redirect is followed.
+
+        :raises NoReply: no answer, or none that can be read
+        """
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=self.connect_timeout)
         try:
-            async with self._session.post(
-                request.url,
-                data=request.body,
-                headers=request.headers,
+            async with self._session.request(
+                method,
+                url,
+                data=body,
+                headers=headers,
                 ssl=self.tls,
                 allow_redirects=False,
                 timeout=timeout,
-                **self.detour(request.url),
+                **self.detour(url),
             ) as response:
-                body = await _read(response)
+                return Reply(response.status, response.headers, await _read(response))
         except TimeoutError:
-            raise unreachable(client, "no answer in time") from None
+            raise NoReply("no answer in time") from None
         except aiohttp.ClientConnectorCertificateError:
-            raise unreachable(client, "its certificate is not trusted; name your CA in upstream.ca_file") from None
+            raise NoReply("its certificate is not trusted; name your CA in upstream.ca_file") from None
         except aiohttp.ClientProxyConnectionError:
-            raise unreachable(client, "the forward proxy can't be reached; see upstream.proxy") from None
+            raise NoReply("the forward proxy can't be reached; see upstream.proxy") from None
         except aiohttp.ClientHttpProxyError as error:
-            raise unreachable(client, f"the forward proxy answered {error.status}; see upstream.proxy") from None
+            raise NoReply(f"the forward proxy answered {error.status}; see upstream.proxy") from None
         except _TooLong:
-            raise unreachable(client, f"its answer is longer than {LONGEST_ANSWER} bytes") from None
+            raise NoReply(f"its answer is longer than {LONGEST_ANSWER} bytes") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The library's own text may repeat what was sent.
-            raise unreachable(client, type(error).__name__) from None
-        return read_answer(client, response.status, response.headers, body, time.time())
+            raise NoReply(type(error).__name__) from None
 
     async def close(self) -> None:
         """Closes the connections; what is being asked fails."""
         await self._session.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    """Case-insensitive."""
+    body: bytes = field(repr=False)
+
+
+class NoReply(Exception):
+    """There is no answer; the message says why, in a few words."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestApi:
+    """Refreshes guests' JWTs at one tenant's API."""
+
+    endpoint: TokenEndpoint
+    tenant: str
+    api_url: str
+
+    async def refresh(self, refresh_token: Secret) -> guests.RefreshedJwt:
+        """A new JWT.
+
+        :raises TokenUnavailable: none for now
+        :raises TokenRefused: this refresh token brings none any more
+        """
+        url = f"{self.api_url}/api/v2/webdeployments/token/refresh"
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        try:
+            reply = await self.endpoint.send("POST", url, headers, guests.refresh_request(refresh_token))
+        except NoReply as none:
+            message = f"Tenant {self.tenant}: a guest's refresh got no answer ({none})."
+            raise TokenUnavailable(message, error="unreachable") from None
+        return guests.read_refreshed(self.tenant, reply.status, reply.headers, reply.body, time.time())
 
 
 class _TooLong(Exception):

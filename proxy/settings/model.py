@@ -311,6 +311,11 @@ class TenantTable(Section):
         description='What becomes of a caller\'s own bearer token: "replace" it, or "fill" in ours only '
         "where there is none.",
     )
+    guest_refresh: Flag = Field(
+        default=False,
+        description="true: keep web messaging guests' JWTs fresh, in memory; a leaked one then lives as long as its "
+        "refresh token.",
+    )
     allow: tuple[Rule, ...] = Field(
         default=(),
         description='If any, only requests that match one pass, e.g. "GET /api/v2/**": * is one path '
@@ -386,6 +391,7 @@ class TenantSettings:
     refresh_ahead: float
     keep_warm: bool
     authorization: Literal["replace", "fill"]
+    guest_refresh: bool
     allow: tuple[str, ...]
     deny: tuple[str, ...]
     policy: Literal["enforce", "observe"]

@@ -138,6 +138,7 @@ def resolved(name: str, table: TenantTable) -> TenantSettings:
         refresh_ahead=table.refresh_ahead,
         keep_warm=table.keep_warm,
         authorization=table.authorization,
+        guest_refresh=table.guest_refresh,
         allow=table.allow,
         deny=table.deny,
         policy=table.policy,
