@@ -26,6 +26,7 @@ from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import GuestApi, TokenEndpoint
 from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
+from proxy.oauth.organization import OrganizationApi
 from proxy.oauth.source import TokenSource
 from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
 from proxy.tls import client_context, renewed, server_context
@@ -434,6 +435,11 @@ def client_of(tenant: TenantSettings) -> Client:
         parameters=tenant.token_parameters,
         headers=tenant.token_headers,
     )
+
+
+def organization_api(endpoint: TokenEndpoint, tenant: TenantSettings) -> OrganizationApi:
+    """What tells the organization of a tenant's tokens."""
+    return OrganizationApi(endpoint, tenant.name, str(tenant.api_url))
 
 
 def token_endpoint(settings: Settings) -> TokenEndpoint:

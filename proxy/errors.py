@@ -70,12 +70,16 @@ class TokenError(ProxyError):
 
     :ivar error: the OAuth error code (RFC 6749 5.2) or a word of ours such as ``unreachable``
     :ivar retry_after: seconds until the next attempt, or None where nothing can be said
+    :ivar server_time: Unix time of the refusal by the token endpoint's own clock, if it said so
     """
 
-    def __init__(self, message: str, *, error: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self, message: str, *, error: str, retry_after: float | None = None, server_time: float | None = None
+    ) -> None:
         super().__init__(message)
         self.error = error
         self.retry_after = retry_after
+        self.server_time = server_time
 
 
 class TokenRefused(TokenError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:
     """Check the configuration against Genesys Cloud.
 
-    For each TENANT, or for all, it gets a token, calls the API with it, and compares organization and scope.
+    For each TENANT, or for all, it gets a token, calls the API with it, and compares organization, scope and clocks.
     Exit code 1 if anything is not as it should be.
     """
     from rich.console import Console
@@ -52,7 +52,7 @@ def _table(findings: list[Finding]) -> Table:
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("Tenant", "Region", "Token", "Organization", "Scope", "Result"):
+    for heading in ("Tenant", "Region", "Token", "Organization", "Scope", "Clock", "Result"):
         table.add_column(heading, overflow="fold")
     for finding in findings:
         table.add_row(
@@ -61,6 +61,7 @@ def _table(findings: list[Finding]) -> Table:
             "-" if finding.lifetime is None else _duration(finding.lifetime),
             Text(finding.organization or "-"),
             Text(" ".join(finding.scope or ()) or "-"),
+            "-" if finding.clock is None else _offset(finding.clock),
             Text("ok", "green") if finding.problem is None else Text("failed", "bold red"),
         )
     return table
@@ -72,6 +73,11 @@ def _duration(seconds: float) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def _offset(seconds: float) -> str:
+    """How far a clock is off, in whole seconds."""
+    return "right" if abs(seconds) < 1 else f"{seconds:+.0f} s"
 
 
 def _tenants(count: int) -> str:

@@ -10,6 +10,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
+from proxy.core.advice import refusal
 from proxy.core.grants import Client
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 
@@ -85,25 +86,9 @@ def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes
     if status >= 500 or status in _BUSY:
         message = f"the token endpoint answered {status}; the next attempt waits."
         raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error=f"http_{status}", retry_after=wait)
-    raise TokenRefused(f"Tenant {client.tenant}: {_advice(error, status)}", error=error, retry_after=wait)
-
-
-def _advice(error: str, status: int) -> str:
-    match error:
-        case "invalid_client":
-            return (
-                "the token endpoint does not know this client or refuses its secret (invalid_client). "
-                "The usual cause is the wrong region; then client_id and client_secret."
-            )
-        case "invalid_grant":
-            return "the token endpoint refuses this grant (invalid_grant): it was used, revoked or is another org's."
-        case "unauthorized_client" | "unsupported_grant_type":
-            return f"this OAuth client may not use this grant ({error}); allow it in the org's admin pages."
-        case "invalid_scope":
-            return "the token endpoint refuses the scope (invalid_scope); compare scope with the client's own."
-    if 300 <= status < 400:
-        return f"the token endpoint redirects ({status}), and a secret never follows; check region and login_url."
-    return f"the token endpoint refused the request ({error}, status {status}); check region, login_url and client."
+    server_time = http_date(headers.get("Date"))
+    message = f"Tenant {client.tenant}: {refusal(client, error, status, described)}"
+    raise TokenRefused(message, error=error, retry_after=wait, server_time=server_time)
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from proxy.sandbox import ACME, GLOBEX, Sandbox
+from proxy.cli.orgs import tenants_toml
+from proxy.sandbox import ACME, DEFAULT_ORGS, GLOBEX, Sandbox
+from tests.cli.conftest import PORTS
 from tests.cli.files import change
 from tests.cli.program import run
 
@@ -39,8 +45,8 @@ async def test_tenants_that_work_are_ok_and_it_exits_0(sandbox: Sandbox, config:
     assert ended.code == 0, ended.stdout + ended.stderr
     table = lines_of(ended.stdout)
     authority = sandbox.base_url.removeprefix("http://")
-    assert table["acme"] == [authority, "24", "h", "acme", "messaging", "ok"]
-    assert table["globex"] == [authority, "24", "h", "globex", "-", "ok"]
+    assert table["acme"] == [authority, "24", "h", "acme", "messaging", "right", "ok"]
+    assert table["globex"] == [authority, "24", "h", "globex", "-", "right", "ok"]
     assert sandbox.ledger.tokens_issued() == 2
 
 
@@ -64,7 +70,7 @@ async def test_a_wrong_secret_is_diagnosed_and_the_others_are_still_checked(conf
     assert ended.code == 1
     table = lines_of(ended.stdout)
     assert (table["acme"][-1], table["globex"][-1]) == ("failed", "ok")
-    assert "\nacme: the token endpoint does not know this client or refuses its secret (invalid_client)" in ended.stdout
+    assert "\nacme: the token endpoint knows this client and refuses its client_secret (inv" in ended.stdout
     assert ended.stdout.endswith("\n1 of 2 tenants failed\n")
     assert "not-the-secret" not in ended.stdout + ended.stderr
 
@@ -125,7 +131,7 @@ async def test_an_api_url_that_leads_elsewhere_is_diagnosed(sandbox: Sandbox, co
         ((302, "", {"Location": "https://elsewhere.example/"}), "the API redirects (302), and a token never follows; "),
         ((200, "<p>Log in</p>", {}), "answers with no JSON object; look for a gateway or a portal."),
         ((200, "[]", {}), "answers with no JSON object; look for a gateway or a portal."),
-        ((200, " " * 1_048_577, {}), "the API gave no answer (ClientPayloadError); "),
+        ((200, " " * 262_145, {}), "the API gave no answer (its answer is longer than 262144 bytes); "),
         ((418, '{"code": "a\\u001b[31m"}', {}), "the API answers 418 where "),
         ((200, '{"authorizedScope": ["users"]}', {}), "the token lacks the scope messaging routing; add it to "),
     ],
@@ -150,8 +156,41 @@ async def test_a_scope_that_is_not_told_is_no_failure(config: Path) -> None:
         change(config, "[tenants.globex]", f'api_url = "{url}"\nscope = ["messaging"]\n[tenants.globex]')
         ended = await run("check", "acme", "--config", config)
     assert ended.code == 0
-    assert lines_of(ended.stdout)["acme"][-3:] == ["1", "-", "ok"]
+    assert lines_of(ended.stdout)["acme"][-4:] == ["1", "-", "right", "ok"]
     assert "\x1b" not in ended.stdout
+
+
+async def test_a_client_of_another_region_is_diagnosed(config: Path) -> None:
+    change(config, "acme-sandbox-client", "another-regions-client")
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 1
+    assert "\nacme: the token endpoint does not know this client (invalid_client). The usual cause" in ended.stdout
+
+
+@pytest.mark.parametrize("ahead,told", [(90, r"-\d\d s"), (-3600, r"\+3[56]\d\d s")])
+async def test_a_clock_that_is_off_is_told_and_how_far(tmp_path: Path, ahead: float, told: str) -> None:
+    async with Sandbox(clock=lambda: time.time() + ahead) as sandbox:
+        file = tmp_path / "proxy.toml"
+        file.write_text(PORTS + tenants_toml(sandbox.base_url, DEFAULT_ORGS), "utf-8")
+        ended = await run("check", "acme", "--config", file)
+    assert ended.code == 1
+    assert re.search(told, ended.stdout)
+    where = "behind" if ahead > 0 else "ahead of"
+    assert re.search(rf"acme: this machine's clock is \d+ s {where} the server's; set it", ended.stdout)
+
+
+async def test_a_clock_that_is_off_explains_a_refused_signature(tmp_path: Path) -> None:
+    """The sandbox takes no assertion that has expired by its clock."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    (tmp_path / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    async with Sandbox(clock=lambda: time.time() + 3600) as sandbox:
+        file = tmp_path / "proxy.toml"
+        keys = 'client_auth = "private_key_jwt"\nprivate_key = { file = "key.pem" }'
+        text = PORTS + tenants_toml(sandbox.base_url, DEFAULT_ORGS)
+        file.write_text(text.replace('client_secret = "acme-sandbox-secret"', keys), "utf-8")
+        ended = await run("check", "acme", "--config", file)
+    assert ended.code == 1
+    assert re.search(r"acme: this machine's clock is 3[56]\d\d s behind the server's", ended.stdout)
 
 
 async def test_a_broken_configuration_exits_2_before_anything_is_asked(sandbox: Sandbox, config: Path) -> None:

@@ -1,0 +1,43 @@
+"""Asks an API whose a token is."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from proxy.core import organization
+from proxy.core.organization import Told
+from proxy.errors import TokenUnavailable
+from proxy.oauth.endpoint import NoReply, Reply, TokenEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class OrganizationApi:
+    """One tenant's API, asked for the organization of its tokens."""
+
+    endpoint: TokenEndpoint
+    tenant: str
+    api_url: str
+
+    async def told(self, access_token: str) -> Told:
+        """What the API says of a token; nothing, where it tells this client nothing.
+
+        :raises TokenUnavailable: it can't be told for now
+        :raises TokenRefused: the API does not take the token
+        """
+        statuses = []
+        for path in organization.RESOURCES:
+            reply = await self._get(path, access_token)
+            found = organization.read(self.tenant, reply.status, reply.headers, reply.body, time.time())
+            if found is not None:
+                return found
+            statuses.append(reply.status)
+        return organization.closed(self.tenant, self.api_url, statuses)
+
+    async def _get(self, path: str, access_token: str) -> Reply:
+        headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
+        try:
+            return await self.endpoint.send("GET", f"{self.api_url}{path}", headers)
+        except NoReply as none:
+            message = f"the API gave no answer ({none}); check region, api_url and network."
+            raise TokenUnavailable(f"Tenant {self.tenant}: {message}", error=organization.UNCONFIRMED) from None
