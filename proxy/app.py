@@ -20,6 +20,7 @@ from proxy.core.urls import BaseUrl, bracketed
 from proxy.errors import ConfigurationError, UnknownTenant
 from proxy.forward.handler import Forwarder
 from proxy.forward.journal import Journal
+from proxy.forward.shortcut import Shortcut
 from proxy.forward.tenant import Bounds, Rules, Tenant, Timing
 from proxy.oauth.cache import TokenCache
 from proxy.oauth.clock import Clock, system_clock
@@ -105,6 +106,7 @@ class Proxy:
             self._forwarder.refusal,
             _limits(settings),
             tls=self._tls,
+            take_at_once=Shortcut(self._forwarder).take,
             peers=frozenset(settings.listen.unix_socket_users) or None,
         )
         try:

@@ -18,22 +18,25 @@ _SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS"})
 the upstream was closing can be sent again."""
 
 
-async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[UpstreamConnection, ResponseHead]:
+async def ask(
+    exchange: Exchange, upstream: Upstream, request: bytes, sent_on: UpstreamConnection | None = None
+) -> tuple[UpstreamConnection, ResponseHead]:
     """Sends a request and waits for its answer's head; interim answers pass to the client meanwhile.
 
     On a kept connection that the upstream was just closing, a safe request is sent once more on a new one; any
     other may have been executed, and fails (RFC 9110 9.2.2). The caller owns the connection.
 
     :param request: the head; the body is the exchange's
+    :param sent_on: where it was sent already
     :raises UpstreamError: no connection, or no answer
     :raises ClientClosed, ClientTimeout, BadRequest: what became of the body; the upstream got no whole request
     """
     if exchange.trace is not None:
         request = exchange.trace.leave(request, upstream.base.host, upstream.base.port)
-    connection = upstream.reuse() or await upstream.connect(exchange.patience)
+    connection = sent_on or upstream.reuse() or await upstream.connect(exchange.patience)
     while True:
         try:
-            answer = await _ask_on(exchange, connection, request)
+            answer = await _ask_on(exchange, connection, None if connection is sent_on else request)
             if exchange.trace is not None:
                 exchange.trace.arrive(answer.status)
             return connection, answer
@@ -43,11 +46,12 @@ async def ask(exchange: Exchange, upstream: Upstream, request: bytes) -> tuple[U
         connection = await upstream.connect(exchange.patience)
 
 
-async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: bytes) -> ResponseHead:
+async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: bytes | None) -> ResponseHead:
     body, timing = exchange.body, exchange.timing
     answered = False
     try:
-        connection.write(request if body is NO_BODY else request + body.opening())
+        if request is not None:
+            connection.write(request if body is NO_BODY else request + body.opening())
         if not body.complete:
             pump = body.pump(connection, timing.idle_timeout, timing.request_timeout)
             exchange.upload = connection.loop.create_task(pump, name="request body")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
 from proxy.core import replay
 from proxy.core.fields import authorize
@@ -46,7 +47,7 @@ class Forwarder:
         self.rules = rules
         self.timing = timing
         self.journal = journal
-        self._tracer = tracer
+        self.tracer = tracer
         self.refused: dict[int, int] = {}
 
     async def serve(self, client: ClientConnection) -> None:
@@ -60,14 +61,21 @@ class Forwarder:
             if request is None:
                 return await client.finish(linger=False)
             exchange = Exchange(client, request, self.timing)
-            await self._answer(exchange)
-            if not exchange.keep_alive:
-                return await client.finish(linger=not exchange.body.complete or client.buffer != b"")
-            if (client.buffer or client.sending_behind) and not await self._let_others(client):
+            await self.answer(exchange, self._forward(exchange))
+            if not await self.go_on(exchange):
                 return None
 
-    async def _let_others(self, client: ClientConnection) -> bool:
-        """Whether the client takes its answers; requests that came in one go wait their turn among other clients'."""
+    async def go_on(self, exchange: Exchange) -> bool:
+        """Whether another request may follow this one on its connection, which is closed if none may.
+
+        The client must take its answers, and requests that came in one go wait their turn among other clients'.
+        """
+        client = exchange.client
+        if not exchange.keep_alive:
+            await client.finish(linger=not exchange.body.complete or client.buffer != b"")
+            return False
+        if not client.buffer and not client.sending_behind:
+            return True
         await asyncio.sleep(0)
         try:
             await client.drain(client.loop.time() + self.timing.idle_timeout)
@@ -83,24 +91,24 @@ class Forwarder:
         section, body = error_response(failure)
         return head(failure.status, REASONS[failure.status], section + b"Connection: close\r\n") + body
 
-    async def _answer(self, exchange: Exchange) -> None:
-        """One request, whatever happens to it: exactly one answer, or a connection that is visibly broken off."""
+    async def answer(self, exchange: Exchange, line: Awaitable[None]) -> None:
+        """One request, whatever happens to it: exactly one answer, or a connection that is visibly broken off.
+
+        :param line: what is to be done with it, or what is left of that
+        """
         try:
-            if self._tracer is not None:
-                named = exchange.fields.get(b"traceparent"), exchange.fields.get(b"tracestate")
-                exchange.trace = self._tracer.begin(exchange.method, *named)
-            await self._forward(exchange)
+            await line
         except ClientClosed:
             exchange.keep_alive = False
             exchange.client.abort()
         except Exception as error:  # noqa: BLE001 - no client is ever dropped without an answer
-            self._rescue(exchange, error)
+            self.rescue(exchange, error)
         finally:
             exchange.stop_upload()
-            exchange.end()
-            self._count(exchange)
+            self.over(exchange)
 
-    def _rescue(self, exchange: Exchange, error: Exception) -> None:
+    def rescue(self, exchange: Exchange, error: Exception) -> None:
+        """Answers with what the error means, or breaks the connection off where an answer has begun."""
         failure = exchange.failure = explain(error)
         if exchange.replayed and exchange.tenant is not None and exchange.note is None:
             exchange.tenant.tally.count_replay("failed", time.time())
@@ -113,7 +121,9 @@ class Forwarder:
             exchange.keep_alive = False
         exchange.respond(failure.status, *error_response(failure))
 
-    def _count(self, exchange: Exchange) -> None:
+    def over(self, exchange: Exchange) -> None:
+        """Counts a request that is over, tells the journal, and gives its place to another."""
+        exchange.end()
         status = exchange.status or CLIENT_CLOSED
         seconds = time.perf_counter() - exchange.started
         if self.journal is not None:
@@ -133,6 +143,9 @@ class Forwarder:
     # --- the straight line ---
 
     async def _forward(self, exchange: Exchange) -> None:
+        if self.tracer is not None:
+            named = exchange.fields.get(b"traceparent"), exchange.fields.get(b"tracestate")
+            exchange.trace = self.tracer.begin(exchange.method, *named)
         if not exchange.body.complete:
             exchange.body.take_arrived()
         permission = preflight(self.rules, exchange)
@@ -145,7 +158,7 @@ class Forwarder:
             way.tenant.tally.observed += 1
         match way.kind:
             case Kind.API if way.inject:
-                await self._inject(exchange, way, way.tenant.tokens)
+                await self.inject(exchange, way, way.tenant.tokens)
             case Kind.TOKEN:
                 await self._token(exchange, way)
             case Kind.LOGIN_PAGE:
@@ -167,15 +180,25 @@ class Forwarder:
         elif (tokens := known.find(way.credential)) is None:
             await _pass_on(exchange, way)
         else:
-            await self._inject(exchange, way, tokens)
+            await self.inject(exchange, way, tokens)
         if way.kind is Kind.GUEST_REVOKE and 200 <= exchange.status < 300:
             known.forget(way.credential)
 
-    async def _inject(self, exchange: Exchange, way: Plan, tokens: Tokens) -> None:
-        """Sends a request with a token of ours, and once more with the next if that one is refused."""
+    async def inject(
+        self,
+        exchange: Exchange,
+        way: Plan,
+        tokens: Tokens,
+        sent: tuple[Token, UpstreamConnection] | tuple[None, None] = (None, None),
+    ) -> None:
+        """Sends a request with a token of ours, and once more with the next if that one is refused.
+
+        :param sent: what it was sent with and on, where the first sending is done
+        """
+        token, sent_on = sent
         while True:
-            token = tokens.current() or await tokens.token(exchange.patience)
-            connection, answer = await ask(exchange, way.upstream, authorize(way.opening, token.credential))
+            token = token or tokens.current() or await tokens.token(exchange.patience)
+            connection, answer = await ask(exchange, way.upstream, authorize(way.opening, token.credential), sent_on)
             if answer.status != 401:
                 verdict = Verdict.PASS
                 break
@@ -190,10 +213,11 @@ class Forwarder:
                 break
             exchange.replayed = True
             await discard(way.upstream, connection, answer, exchange)
+            token = sent_on = None
         if exchange.replayed or verdict is not Verdict.PASS:
             _note(exchange, way.tenant, tokens, token, verdict)
         if way.inject:
-            _note_rate_limit(way.tenant, answer)
+            note_rate_limit(way.tenant, answer)
         await relay(exchange, way.upstream, connection, answer)
 
     async def _token(self, exchange: Exchange, way: Plan) -> None:
@@ -249,7 +273,8 @@ def _note(exchange: Exchange, tenant: Tenant, tokens: Tokens, token: Token, verd
     tenant.tally.count_replay("accepted" if verdict is Verdict.PASS else str(verdict), time.time())
 
 
-def _note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
+def note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
+    """Notes what the upstream says of the token's limit."""
     # Kept as it came: it is read far less often than it is said.
     allowed = answer.fields.get(b"inin-ratelimit-allowed")
     if allowed is not None:

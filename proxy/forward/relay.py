@@ -47,6 +47,26 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
             connection.abort()
 
 
+def relay_whole(exchange: Exchange, upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead) -> bool:
+    """Gives an answer that has arrived whole, and was asked for by a request sent whole, to the client; False, and
+    nothing is done, where it is not such a one.
+
+    :raises UpstreamProtocolError: its framing is broken
+    """
+    length = response_length(exchange.method, answer)
+    if not 0 <= length <= len(connection.buffer):
+        return False
+    exchange.answer = answer
+    body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
+    persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
+    _begin(exchange, answer, body, persistent=persistent)
+    if persistent:
+        upstream.release(connection)
+    else:
+        connection.abort()
+    return True
+
+
 def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: bool) -> bool:
     """Sends the head with what has arrived of the body; whether the rest goes in chunks."""
     dropped = HOP_BY_HOP if body.length == CHUNKED and exchange.wants_trailers else _WITHOUT_TRAILER

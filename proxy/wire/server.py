@@ -59,6 +59,7 @@ class ClientConnection(Stream):
     :ivar requests: that have begun
     :ivar pipelined: how many of them, up to the last, did not wait for an answer
     :ivar waiting_since: of ``idle``, on the loop's clock
+    :ivar left: called when the client is gone while a request that was taken at once is under way
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
@@ -69,6 +70,7 @@ class ClientConnection(Stream):
         self.pipelined = 0
         self.waiting_since = self._made = loop.time()
         self._reading_head = False
+        self.left: Callable[[], None] | None = None
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
@@ -77,8 +79,18 @@ class ClientConnection(Stream):
         serving = self._listener.admit(self)
         self._task = self.loop.create_task(serving, name="client connection")
 
+    def data_received(self, data: bytes) -> None:
+        if self.idle and self.waiting and not self.buffer:
+            self.buffer = data
+            if self._listener.take_at_once(self):
+                return
+            self.buffer = b""
+        super().data_received(data)
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self.left is not None:
+            self.left()
         if self._task is not None:
             self._task.cancel()
         self._listener.forget(self)
@@ -149,6 +161,24 @@ class ClientConnection(Stream):
             return self.buffer not in (b"", b"\r")
         return self.buffer != b""
 
+    def taken(self, left: Callable[[], None]) -> None:
+        """Notes that a request was taken at once; the one who waits for the next goes on waiting.
+
+        :param left: called if the client goes before ``answered``
+        """
+        self.idle = False
+        self.requests += 1
+        self.pipelined = 0
+        self.left = left
+        self.hold()
+
+    def answered(self) -> None:
+        """Notes that the answer to a request taken at once was given, and that another may come."""
+        self.left = None
+        self.idle = True
+        self.waiting_since = self.loop.time()
+        self.let_go(self.waiting_since + (QUIET if self.draining else self.limits.idle_timeout))
+
     async def _rest_of_head(self) -> bytes | None:
         limit = self.limits.max_header_bytes
         self._reading_head = True
@@ -194,6 +224,8 @@ class Listener:
     :param refusal: what a connection that is not served is told, and why
     :param tls: for connections over TCP; None for plain ones
     :param peers: the only users whose processes may connect over a Unix socket; None for all that its file's mode lets
+    :param take_at_once: is given each piece that arrives at an idle connection, in its buffer; True if it took it
+        as a request (``ClientConnection.taken``), False if ``serve`` is to read it
     """
 
     def __init__(
@@ -204,10 +236,12 @@ class Listener:
         *,
         tls: ssl.SSLContext | None = None,
         peers: frozenset[int] | None = None,
+        take_at_once: Callable[[ClientConnection], bool] = lambda _: False,
     ) -> None:
         self.limits = limits
         self._tls = tls
         self._peers = peers
+        self.take_at_once = take_at_once
         self.connections: set[ClientConnection] = set()
         self._refused: set[ClientConnection] = set()
         self._refusal = refusal

@@ -41,6 +41,7 @@ class Stream(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         self._reading_paused = False
         self._writing_paused = False
+        self._held = False
         self._arrived = False
         self._orderly_end = False
         self._hastened = math.inf
@@ -58,7 +59,7 @@ class Stream(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.buffer = self.buffer + data if self.buffer else data
         reader = self._reader
-        if reader is not None:
+        if reader is not None and not self._held:
             self._arrived = True
             if not reader.done():
                 reader.set_result(None)
@@ -68,7 +69,8 @@ class Stream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.ended = True
-        self._wake(self._reader)
+        if not self._held:
+            self._wake(self._reader)
         # Whoever half-closes still reads (RFC 9112 9.6). TLS can't be half-closed; the loop closes it.
         return self.transport.get_extra_info("sslcontext") is None
 
@@ -116,6 +118,29 @@ class Stream(asyncio.Protocol):
                 self._reader = None
                 self._due = math.inf
         return self._arrived or await self.receive(due)
+
+    @property
+    def waiting(self) -> bool:
+        """Somebody waits to read, and nothing has ended that wait yet."""
+        return self._reader is not None and not self._reader.done()
+
+    def hold(self) -> None:
+        """Keeps whoever waits to read waiting, whatever arrives and however long, until ``let_go``."""
+        self._held = True
+        self._due = math.inf
+
+    def let_go(self, due: float) -> None:
+        """Takes ``hold`` back: what has arrived meanwhile is there to be read.
+
+        :param due: the new deadline of the one who waits
+        """
+        self._held = False
+        self._due = due = min(due, self._hastened)
+        if self._armed_for > due:
+            self._arm()
+        if self.buffer or self.ended:
+            self._arrived = self.buffer != b""
+            self._wake(self._reader)
 
     def resume(self) -> None:
         """Goes on reading where that was paused because too much had piled up; called when it has been taken.
@@ -220,7 +245,7 @@ class Stream(asyncio.Protocol):
         ``math.inf`` takes it back.
         """
         self._hastened = due
-        if self._reader is not None and due < self._due:
+        if self._reader is not None and not self._held and due < self._due:
             self._due = due
             self._arm()
 

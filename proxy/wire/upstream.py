@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 import ssl
+from collections.abc import Callable
 
 from aiohappyeyeballs import start_connection
 
@@ -39,18 +40,23 @@ class UpstreamConnection(Stream):
 
     :ivar idle: nobody uses it
     :ivar reused: it has carried an earlier request, so the upstream may be closing it just now
+    :ivar watcher: called, once, when anything happens to it, instead of a coroutine that waits for that: bytes
+        arrive, the upstream ends or is gone, or the deadline of ``expire_at`` has come
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, upstream: Upstream) -> None:
         super().__init__(loop)
         self.reused = False
         self.idle = False
+        self.watcher: Callable[[], None] | None = None
         self._upstream = upstream
         self._answering = False
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.idle:
+        if self.watcher is not None:
+            self._tell()
+        elif self.idle:
             # Nobody asked: it would be taken for the next request's answer (RFC 9112 9.3).
             self.abort()
 
@@ -58,11 +64,23 @@ class UpstreamConnection(Stream):
         half_open = super().eof_received()
         if self.idle:
             self.close()
+        self._tell()
         return half_open and not self.idle
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._upstream.forget(self)
+        self._tell()
+
+    def expired(self) -> None:
+        if self.watcher is None:
+            super().expired()
+        self._tell()
+
+    def _tell(self) -> None:
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher()
 
     def fail(self, error: Exception) -> None:
         """Breaks the exchange off: whoever waits for the answer gets ``error``, and the upstream never gets the
