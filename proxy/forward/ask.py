@@ -52,15 +52,17 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
     try:
         if request is not None:
             connection.write(request if body is NO_BODY else request + body.opening())
-        if not body.complete:
+        if body.held or not body.complete:
             pump = body.pump(connection, timing.idle_timeout, timing.request_timeout)
             exchange.upload = connection.loop.create_task(pump, name="request body")
         while True:
             answer = await connection.receive_response(timing.max_header_bytes, exchange.answer_due)
             if answer.status >= 200 or answer.status == 101:
                 break
-            _relay_interim(exchange, answer)
+            if answer.status != 100 or not body.go_ahead():
+                _relay_interim(exchange, answer)
         answered = True
+        body.go_ahead()
         return answer
     finally:
         if not answered:
@@ -81,7 +83,8 @@ async def discard(upstream: Upstream, connection: UpstreamConnection, answer: Re
     reusable = False
     try:
         length = response_length(exchange.method, answer)
-        if exchange.body.complete and length <= LONGEST_REFUSAL and length != UNTIL_CLOSE:
+        in_step = exchange.body.complete and not exchange.body.held
+        if in_step and length <= LONGEST_REFUSAL and length != UNTIL_CLOSE:
             body = Body(connection, length, request=False, limit=LONGEST_REFUSAL)
             await _read_away(body, connection.loop.time() + 1.0)
             reusable = body.complete and stays_open(answer.minor, options(answer.fields.get(b"connection")))

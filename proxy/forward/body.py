@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import math
 import sys
 
@@ -13,15 +15,20 @@ from proxy.wire.upstream import UpstreamConnection
 LEAST_RATE = 1024
 """Bytes a second that a client must send of a long body: a trickle would hold a place for ever."""
 
+GO_AHEAD = 1.0
+"""Seconds for which a long body waits for its upstream's 100; one that never says it gets the body all the same
+(RFC 9110 10.1.1)."""
+
 
 class KeptBody:
     """Sends a client's body to one upstream connection after another, framed as it came.
 
-    Every piece is kept before it is sent, until there are more than ``limit`` bytes: then the copy is dropped and
-    the sending goes on.
+    Every piece is kept before it is sent, until more than ``limit`` bytes were: then the copy is dropped and the
+    sending goes on.
 
     :ivar kept: all that was read so far is still here, so that it can be sent from the start
     :ivar size: bytes read so far
+    :ivar outgrows: it is known to be longer than ``limit``
     :ivar chunked: it is framed in chunks, on both sides
     :ivar complete: the client has sent all of it
     :ivar completed_at: when the last of it was read, on the loop's clock; before, and for no body, 0
@@ -32,8 +39,10 @@ class KeptBody:
     """
 
     __slots__ = (
+        "_asked",
         "_limit",
         "_longest",
+        "_ours",
         "_pieces",
         "_source",
         "_timeout",
@@ -42,6 +51,7 @@ class KeptBody:
         "complete",
         "completed_at",
         "kept",
+        "outgrows",
         "size",
     )
 
@@ -51,6 +61,9 @@ class KeptBody:
         self.complete = source is None
         self.completed_at = 0.0
         self._source = source
+        self._asked: asyncio.Event | None = None
+        self._ours = False
+        self.outgrows = source is not None and source.length > limit
         self.chunked = source is not None and source.length == CHUNKED
         self._limit = limit
         self._longest = longest
@@ -83,10 +96,38 @@ class KeptBody:
 
     def opening(self) -> bytes:
         """What can be sent at once behind the head, framed: all that was kept, and what has arrived since."""
+        if self.held:
+            return b""
         self.take_arrived()
         framed = b"".join(chunk(piece) for piece in self._pieces) if self.chunked else b"".join(self._pieces)
         self._drop_if_long()
         return framed + self._last_chunk()
+
+    @property
+    def held(self) -> bool:
+        """Nothing of it is sent for now."""
+        return self._asked is not None
+
+    def hold(self, *, ours: bool) -> None:
+        """Has nothing of it sent until ``go_ahead``, or ``GO_AHEAD`` seconds have passed; until then all of it is
+        here for another attempt.
+
+        :param ours: it is we who ask the upstream to say when, and not the client
+        """
+        self._asked = asyncio.Event()
+        self._ours = ours
+
+    def go_ahead(self) -> bool:
+        """Takes ``hold`` back: the upstream wants the body, or has answered without it. Whether we had asked."""
+        if self._asked is None:
+            return False
+        self._asked.set()
+        return self._ours
+
+    def hold_no_more(self) -> bool:
+        """For an upstream that refuses to be asked by us: whether it was."""
+        asked, self._ours, self.outgrows = self._ours, False, False
+        return asked
 
     async def gather(self, idle_timeout: float) -> bytes:
         """All of it, read here; it can still be sent afterwards.
@@ -95,9 +136,9 @@ class KeptBody:
         :raises ContentTooLarge: longer than ``limit`` bytes
         :raises ClientTimeout: nothing came for ``idle_timeout`` seconds
         """
-        while self.kept and not self.complete:
+        while self.size <= self._limit and not self.complete:
             await self._read(idle_timeout)
-        if not self.kept:
+        if self.size > self._limit:
             raise ContentTooLarge(f"Content of more than {self._limit} bytes is not read here.")
         return b"".join(self._pieces)
 
@@ -109,6 +150,9 @@ class KeptBody:
         """
         loop = upstream.loop
         try:
+            if self._asked is not None:
+                await self._asked_for(self._asked)
+                upstream.write(self.opening())
             while not self.complete:
                 await upstream.drain(loop.time() + idle_timeout)
                 piece = await self._read(idle_timeout)
@@ -123,6 +167,12 @@ class KeptBody:
             pass  # the upstream is gone; whoever waits for its answer sees that
         if self.complete:
             upstream.expect_answer_by(loop.time() + answer_timeout)
+
+    async def _asked_for(self, asked: asyncio.Event) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GO_AHEAD):
+                await asked.wait()
+        self._asked = None
 
     async def _read(self, idle_timeout: float) -> bytes:
         assert self._source is not None, "no body is complete from the start"
@@ -143,13 +193,13 @@ class KeptBody:
             if self.size > self._longest:
                 raise ContentTooLarge(f"The request's content exceeds {self._longest} bytes.")
             self._pieces.append(piece)
-            self.kept = self.kept and self.size <= self._limit
         if source.complete and not self.complete:
             self.complete = True
             self.completed_at = source.clock()
 
     def _drop_if_long(self) -> None:
-        if not self.kept:
+        if self.size > self._limit:
+            self.kept = False
             self._pieces.clear()
 
     def _last_chunk(self) -> bytes:

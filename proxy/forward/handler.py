@@ -198,7 +198,12 @@ class Forwarder:
         token, sent_on = sent
         while True:
             token = token or tokens.current() or await tokens.token(exchange.patience)
-            connection, answer = await ask(exchange, way.upstream, authorize(way.opening, token.credential), sent_on)
+            request = authorize(_opening(exchange, way), token.credential)
+            connection, answer = await ask(exchange, way.upstream, request, sent_on)
+            if answer.status == 417 and exchange.body.hold_no_more():
+                await discard(way.upstream, connection, answer, exchange)
+                token = sent_on = None
+                continue
             if answer.status != 401:
                 verdict = Verdict.PASS
                 break
@@ -237,6 +242,19 @@ class Forwarder:
             return
         token = tokens.current() or await tokens.token(exchange.patience)
         exchange.respond(200, *door.placeholder(form, tokens.seconds_left(token)))
+
+
+def _opening(exchange: Exchange, way: Plan) -> bytes:
+    """The request's head; of a body too long to be kept, the upstream is to say first whether it takes it.
+
+    So a 401 comes before the body, and the request can be sent again (RFC 9110 10.1.1).
+    """
+    body = exchange.body
+    if not body.outgrows:
+        return way.opening
+    asks = exchange.minor == 1 and b"expect" in exchange.fields
+    body.hold(ours=not asks)
+    return way.opening if asks else way.opening + b"Expect: 100-continue\r\n"
 
 
 async def _newer(exchange: Exchange, tokens: Tokens, refused: Token, connection: UpstreamConnection) -> Token:

@@ -51,7 +51,8 @@ class Shortcut:
         exchange = Exchange(client, parse_request(head), forwarder.timing)
         if not exchange.body.complete:
             exchange.body.take_arrived()
-        if not exchange.body.complete or client.buffer or preflight(forwarder.rules, exchange) is not None:
+        body = exchange.body
+        if not body.complete or body.outgrows or client.buffer or preflight(forwarder.rules, exchange) is not None:
             return False
         way = plan(forwarder.rules, exchange)
         if way.kind is not Kind.API or not way.inject or way.objection is not None or exchange.websocket:

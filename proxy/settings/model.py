@@ -146,7 +146,7 @@ class LimitsSettings(Section):
     )
     replay_buffer: BufferSize = Field(
         default=524_288,
-        description="Bytes of a request's body kept for a replay; a longer body is sent once.",
+        description="Bytes of a request's body kept for a replay; a longer one is sent once it is wanted.",
     )
     max_header_bytes: HeaderSize = Field(
         default=65_536, description="Bytes of a request line and header section; 1024 to 1048576."
