@@ -38,6 +38,7 @@ class Forwarder:
 
     :ivar rules: replaced whole by a reload; requests under way keep those they began with
     :ivar journal: told of each request that is over, if there is one
+    :ivar tracer: makes a span of each request, if there is one
     :ivar refused: our answers to requests that belong to no tenant, by status
     """
 

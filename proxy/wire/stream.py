@@ -9,7 +9,7 @@ import socket
 import struct
 from typing import cast
 
-HIGH_WATER = 262_144
+HIGH_WATER = 65_536
 """Bytes received and not yet read, or written and not yet sent, beyond which a side is made to wait."""
 
 LAST_WORDS = 5.0
@@ -63,7 +63,8 @@ class Stream(asyncio.Protocol):
             self._arrived = True
             if not reader.done():
                 reader.set_result(None)
-        elif len(self.buffer) >= HIGH_WATER and not self._reading_paused:
+        # Though a reader is on its way: the loop reads on until then, and each piece would copy all before it.
+        if len(self.buffer) >= HIGH_WATER and not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
 

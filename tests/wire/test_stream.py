@@ -243,8 +243,10 @@ async def test_a_stream_that_nobody_reads_stops_its_sender_and_lets_it_go_on_whe
         assert sent < 64 << 20
         # What was read of the kernel at once may lie above the mark.
         assert HIGH_WATER <= len(stream.buffer) <= HIGH_WATER * 2
-        stream.buffer = b""
-        assert await stream.receive(soon(stream))
+        with contextlib.suppress(TimeoutError):
+            while True:  # what the kernel had kept comes first
+                stream.buffer = b""
+                await stream.receive(soon(stream, 0.2))
         assert await peer.push(65536)
 
 
