@@ -25,6 +25,7 @@ RUN pip uninstall --yes --root-user-action=ignore setuptools wheel pip \
  && install -d -o 65532 -g 65532 /var/lib/genesys-auth-proxy
 COPY --from=build /opt/genesys-auth-proxy /opt/genesys-auth-proxy
 ENV PATH=/opt/genesys-auth-proxy/bin:$PATH \
+    STATE_DIRECTORY=/var/lib/genesys-auth-proxy \
     PYTHONUNBUFFERED=1 \
     GENESYS_AUTH_PROXY_CONFIG=/etc/genesys-auth-proxy/genesys-auth-proxy.toml
 # The one place that the user may write to.

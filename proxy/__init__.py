@@ -8,7 +8,8 @@ an OAuth client of its own) and leaves for that org's API with the org's access 
 Decisions are pure and stand in ``core``: no await, clock, randomness, file, socket or log; the time is an
 argument. Three planes act on them, and none imports another:
 
-``oauth``    the token plane: asks the token endpoint, keeps one token per tenant, refreshes it ahead of expiry
+``oauth``    the token plane: asks the token endpoint, keeps one token per tenant, in memory and in a store that
+             processes share, and refreshes it ahead of expiry
 ``forward``  the data plane: one coroutine per connection, one straight line per request (``forward.handler``)
 ``admin``    the control plane: health, status and metrics on a port of their own
 
@@ -38,6 +39,9 @@ Invariants, each with one owner
 * No token, no request; an expired token is never served: ``oauth.source``.
 * A 401 takes *that* token out of use, and no newer one: ``oauth.source``.
 * A refresh belongs to its source; callers only wait for it: ``oauth.source``.
+* Among processes one asks, by a lease in the store; what the endpoint answers is stored before anybody uses it, and a
+  refresh token that was under way when a process died is tried once more and no oftener: ``oauth.line``, ``core.turn``.
+* A store writes only over what its caller has seen, and never over what can't be read: ``oauth.store``.
 * The target leaves as it came, byte for byte: ``core.routing``.
 * A failure of our own is never 401: ``forward.rescue``.
 * What failed after the head was sent is aborted, not tidied up: ``forward.handler`` and ``forward.relay``.

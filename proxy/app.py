@@ -22,13 +22,15 @@ from proxy.forward.handler import Forwarder
 from proxy.forward.journal import Journal
 from proxy.forward.shortcut import Shortcut
 from proxy.forward.tenant import Bounds, Rules, Tenant, Timing
-from proxy.oauth.cache import TokenCache
 from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import GuestApi, TokenEndpoint
 from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
 from proxy.oauth.organization import OrganizationApi
 from proxy.oauth.source import TokenSource
+from proxy.oauth.store import TokenStore
+from proxy.oauth.store.database import StoreNotWritable
+from proxy.oauth.store.opening import memory_store, redis_store, sqlite_store
 from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
 from proxy.tls import client_context, renewed, server_context
 from proxy.traces import Tracing, tracing
@@ -68,7 +70,6 @@ class Proxy:
         self._reread = reread
         self._told = journal
         self._clock = clock
-        self._cache = TokenCache(clock)
         self._keeper = Keeper(clock)
         self._reloading = asyncio.Lock()
         self._started_at = time.time()
@@ -89,11 +90,13 @@ class Proxy:
     # --- life ---
 
     async def start(self) -> None:
-        """Opens both ports and begins to keep tokens.
+        """Opens the store and both ports, and begins to keep tokens.
 
+        :raises ConfigurationError: the store can't be used
         :raises OSError: an address is taken or not ours
         """
         settings = self.settings
+        self._store = await open_store(settings, self._clock)
         self._endpoint = token_endpoint(settings)
         self._tracing = tracing(os.environ)
         self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings), self._tracing)
@@ -167,6 +170,7 @@ class Proxy:
             upstream.close()
         await asyncio.gather(*(guests.close() for guests in self._guests.values()))
         await self._endpoint.close()
+        await self._store.close()
         await self._admin.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
@@ -258,9 +262,10 @@ class Proxy:
                 return problems
             if self._tls is not None and server_tls is not None:
                 self._tls.current = server_tls
-            if (settings.listen, settings.admin) != (self.settings.listen, self.settings.admin):
+            if _at_start_only(settings) != _at_start_only(self.settings):
                 log.warning(
-                    "listen and admin take effect at the next start", extra={"event": "configuration.needs_restart"}
+                    "listen, admin and store take effect at the next start",
+                    extra={"event": "configuration.needs_restart"},
                 )
             self.settings = settings
             self._endpoint.tls = tls
@@ -329,7 +334,7 @@ class Proxy:
 
     def _source(self, client: Client) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
-        return TokenSource(client, self._endpoint, self._cache, clock=self._clock, observe=observe)
+        return TokenSource(client, self._endpoint, self._store, clock=self._clock, observe=observe)
 
     def _remember_guests(self, settings: Settings) -> dict[str, Guests]:
         """Those of each tenant that wants it; what is remembered stays while the tenant and its API do."""
@@ -442,6 +447,34 @@ def client_of(tenant: TenantSettings) -> Client:
 def organization_api(endpoint: TokenEndpoint, tenant: TenantSettings) -> OrganizationApi:
     """What tells the organization of a tenant's tokens."""
     return OrganizationApi(endpoint, tenant.name, str(tenant.api_url))
+
+
+def _at_start_only(settings: Settings) -> tuple[object, ...]:
+    return settings.listen, settings.admin, settings.store, settings.encryption_keys
+
+
+async def open_store(settings: Settings, clock: Clock = system_clock) -> TokenStore:
+    """The store that the settings name; the caller closes it.
+
+    :raises ConfigurationError: it can't be used
+    """
+    place, keys = settings.store, settings.encryption_keys
+    if place.url is not None:
+        return await redis_store(place.url, keys)
+    if place.path is None:
+        return memory_store(lambda: clock().wall)
+    try:
+        return await sqlite_store(place.path, keys)
+    except StoreNotWritable:
+        if place.chosen or any(client_of(tenant).grant == "refresh_token" for tenant in settings.tenants.values()):
+            raise
+    log.warning(
+        "%s can't be written: tokens are kept in memory and end with this process. Give store.url a place that can, "
+        'or "memory:" if that is as it should be.',
+        place.path,
+        extra={"event": "store.memory"},
+    )
+    return memory_store(lambda: clock().wall)
 
 
 def token_endpoint(settings: Settings) -> TokenEndpoint:

@@ -38,7 +38,7 @@ class Client:
     """An OAuth client of one org, and how it asks for a token: everything that makes a token what it is."""
 
     tenant: str
-    """For messages only; it does not make a token another one."""
+    """It makes a token another one only where refresh tokens are kept under it; otherwise it is for messages."""
     token_url: str
     client_id: str
     client_secret: Secret | None = None
@@ -79,8 +79,16 @@ class Client:
         parts += [self.fallback_grant, self.subject, self.audience, self.scope, self.resource_server]
         parts.append(None if self.signing_key is None else [self.signing_key.algorithm, self.signing_key.key_id])
         parts.append(self.assertion.path if isinstance(self.assertion, AssertionFile) else None)
+        parts.append(self.tenant if self.grant == "refresh_token" else None)
         parts += [sorted(self.parameters.items()), sorted(self.headers.items())]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def line(self) -> str:
+        """Names what is kept of this client's tokens: of refresh tokens one line, whatever else of it changes."""
+        if self.grant != "refresh_token":
+            return self.key
+        return hashlib.sha256(json.dumps([self.tenant, self.token_url, self.client_id]).encode()).hexdigest()
 
     @property
     def fallback(self) -> Client | None:

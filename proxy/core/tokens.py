@@ -43,20 +43,30 @@ class Token:
     """The value of the ``Authorization`` field that carries it (RFC 6750 2.1)."""
 
     leeway: float = field(init=False)
-    """Seconds before expiry at which the token counts as expired; a twentieth of a very short life."""
+    """See the function of this name."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "credential", b"Bearer " + self.access_token.encode("ascii"))
-        object.__setattr__(self, "leeway", min(LEEWAY, self.lifetime / 20))
+        object.__setattr__(self, "leeway", leeway(self.lifetime))
 
 
-def age(token: Token, now: Instant) -> float:
-    """Seconds since the token was asked for, by whichever clock saw more of them.
+def leeway(lifetime: float) -> float:
+    """Seconds before expiry at which a token counts as expired; a twentieth of a very short life."""
+    return min(LEEWAY, lifetime / 20)
+
+
+def passed(since: Instant, now: Instant) -> float:
+    """Seconds between two moments, by whichever clock saw more of them.
 
     A wall clock stepped forward costs one refresh at most; one stepped back changes nothing; and a machine
     that was paused, where only the wall clock knows of it, does not trust its old token.
     """
-    return max(now.elapsed - token.obtained.elapsed, now.wall - token.obtained.wall)
+    return max(now.elapsed - since.elapsed, now.wall - since.wall)
+
+
+def age(token: Token, now: Instant) -> float:
+    """Seconds since the token was asked for."""
+    return passed(token.obtained, now)
 
 
 def remaining(token: Token, now: Instant) -> float:
@@ -68,7 +78,7 @@ def state(token: Token | None, now: Instant) -> TokenState:
     """What can be done with the token now: FRESH, use; STALE, use and refresh; EXPIRED or NONE, wait for another."""
     if token is None:
         return TokenState.NONE
-    left = token.lifetime - age(token, now)
+    left = token.lifetime - passed(token.obtained, now)
     if left <= token.leeway:
         return TokenState.EXPIRED
     return TokenState.FRESH if left > token.ahead else TokenState.STALE

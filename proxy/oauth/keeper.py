@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from proxy.core.tokens import Instant
 from proxy.errors import TokenError
 from proxy.oauth.clock import Clock
-from proxy.oauth.source import Sleep, TokenSource
+from proxy.oauth.shelf import Sleep
+from proxy.oauth.source import TokenSource
 
 log = logging.getLogger(__name__)
 

@@ -6,46 +6,28 @@ import asyncio
 import logging
 import math
 import random
-import time
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from proxy.core import backoff, tokens
-from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
-from proxy.core.jwts import expiry
 from proxy.core.replay import COOL_DOWN
 from proxy.core.report import Tally, TokenState
 from proxy.core.tokens import Instant, Token
+from proxy.core.turn import Refuse
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
-from proxy.oauth.cache import TokenCache
 from proxy.oauth.clock import Clock
+from proxy.oauth.line import Endpoint, Line, Obtained
+from proxy.oauth.shelf import Sleep
+from proxy.oauth.store import TokenStore
 
 log = logging.getLogger(__name__)
-
-Sleep = Callable[[float], Awaitable[None]]
 
 Observe = Callable[[str, str, str, float], None]
 """Told of a token request that has ended: tenant, grant, outcome (ok or the error code), and its seconds."""
 
-
 DOUBT = 2.0
 """Seconds for which callers wait for a new token where the upstream refused one that should still live."""
-
-
-class Endpoint(Protocol):
-    """What a source needs of the token endpoint."""
-
-    def turn(self, client: Client) -> AbstractAsyncContextManager[object]:
-        """Waits until the client's login host has room for one more request."""
-
-    async def ask(self, client: Client) -> TokenAnswer:
-        """Asks for a token, in a turn.
-
-        :raises TokenError: there is none
-        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +47,10 @@ class Failure:
 
 
 class TokenSource:
-    """Gives one client's access token, and is the only one that asks for it.
+    """Gives one client's access token, and is the only one in this process that gets it.
 
-    * Of any number of callers who need a token, one request goes out and all wait for it (single-flight). It
-      belongs to the source: a caller who leaves cancels only their own waiting.
+    * Of any number of callers who need a token, one request goes out and all wait for it (single-flight; ``Line``
+      sees to that among processes). It belongs to the source: a caller who leaves cancels only their own waiting.
     * A token is never given out once it is expired, whatever the token endpoint does.
     * While a token lives, a failed refresh is nobody's concern but the log's: a token that the upstream refused
       is kept aside, and trusted again if no newer one can be had.
@@ -79,18 +61,15 @@ class TokenSource:
         self,
         client: Client,
         endpoint: Endpoint,
-        cache: TokenCache,
+        store: TokenStore,
         *,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         observe: Observe | None = None,
     ) -> None:
-        self.client = client
         self._observe = observe
-        self._key = client.key
-        self._endpoint = endpoint
-        self._cache = cache
+        self._line = Line(client, endpoint, store, asked=self._count, clock=clock, sleep=sleep, jitter=jitter)
         self.tallies: list[Tally] = []
         self._refresh_ahead = 60.0
         self._clock = clock
@@ -100,7 +79,7 @@ class TokenSource:
         self._failure: Failure | None = None
         self._cooling_until = -math.inf
         self._closed = False
-        self._token = cache.get(self._key)
+        self._token: Token | None = None
         self._refused: Token | None = None
         self._doubted_until = math.inf
         self.used = False
@@ -113,8 +92,13 @@ class TokenSource:
         :param tallies: of the tenants that share this token
         :param refresh_ahead: seconds before expiry, of tokens from the next on
         """
-        self.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
+        self._line.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
         self.forgive()
+
+    @property
+    def client(self) -> Client:
+        """Whose token this is."""
+        return self._line.client
 
     # --- for callers ---
 
@@ -157,7 +141,8 @@ class TokenSource:
             try:
                 await self._join(self._fly(), min(end, self._doubted_until) - now)
             except TokenUnavailable:
-                if self.current() is None and not self._trust_again(self._clock().elapsed + COOL_DOWN):
+                now = self._clock().elapsed
+                if self.current() is None and not self._trust_again(now + COOL_DOWN) and now >= end:
                     raise
         return token
 
@@ -176,8 +161,6 @@ class TokenSource:
             self.client.tenant,
             extra={"event": "token.rejected", "tenant": self.client.tenant},
         )
-        if self._cache.get(self._key) is token:
-            self._cache.discard(self._key)
         self._refresh_behind(now)
 
     @property
@@ -208,7 +191,6 @@ class TokenSource:
         if token is None or tokens.state(token, self._clock()) is TokenState.EXPIRED:
             return False
         self._token = token
-        self._cache.put(self._key, token)
         self._cooling_until = max(self._cooling_until, until)
         return True
 
@@ -241,6 +223,7 @@ class TokenSource:
 
     def forgive(self) -> None:
         """Forgets failures and refusals, so that the next caller asks at once (a reload, an operator's button)."""
+        self._line.pardon()
         self._failure = None
         self._cooling_until = -math.inf
 
@@ -253,16 +236,17 @@ class TokenSource:
 
     @property
     def busy(self) -> bool:
-        """A token request is under way."""
-        return self._flight is not None
+        """A token request is under way, or what one brought is not stored yet."""
+        return self._flight is not None or self._line.unsaved
 
     async def close(self) -> None:
-        """Ends a token request under way, at once where it costs nothing to ask again."""
+        """Ends a token request under way, at once where it costs nothing to ask again, and stores what is left."""
         self._closed = True
         if self._flight is not None:
             if self.client.repeatable:
                 self._flight.cancel()
             await asyncio.wait({self._flight})
+        await self._line.close()
 
     # --- the one refresh ---
 
@@ -305,79 +289,65 @@ class TokenSource:
             ) from None
 
     async def _fetch(self) -> Token:
-        started = time.perf_counter()
-        outcome = "cancelled"
         self.used = False
         try:
-            token = await self._ask()
-            outcome = "ok"
+            outcome = await self._line.next(rejected=self._refused is not None)
         except asyncio.CancelledError:
             if not self._closed:
                 raise
             # Told to those who wait as what it is, not as if they were cancelled themselves.
             raise self._stopping() from None
-        except TokenError as error:
-            outcome = error.error
-            self._remember(error)
-            raise
         except Exception as error:
             log.exception(
                 "tenant %s: a defect of this program ended a token request",
                 self.client.tenant,
                 extra={"event": "token.defect", "tenant": self.client.tenant},
             )
-            outcome = "internal"
-            failure = TokenUnavailable(f"Tenant {self.client.tenant}: the token request failed here.", error=outcome)
-            self._remember(failure)
+            failure = TokenUnavailable(f"Tenant {self.client.tenant}: the token request failed here.", error="internal")
+            count = 1 if self._failure is None else self._failure.count + 1
+            pause = backoff.pause(count, final=False, retry_after=None, jitter=self._jitter())
+            self._remember(Refuse(failure, pause, count))
             raise failure from error
         finally:
             # Now, not in a callback: a caller who comes before the next turn of the loop must find no flight that is
             # over, or would wait for it again and again without ever giving the loop its turn.
             self._flight = None
-            seconds = time.perf_counter() - started
-            if self._observe is not None:
-                self._observe(self.client.tenant, self.client.grant, outcome, seconds)
-            for tally in self.tallies:
-                tally.count_token_request(self.client.grant, outcome, seconds, self._clock().wall)
+        if isinstance(outcome, Refuse):
+            self._remember(outcome)
+            raise outcome.error
+        return self._take(outcome)
+
+    def _take(self, obtained: Obtained) -> Token:
+        ahead = tokens.ahead(obtained.lifetime, self._refresh_ahead, jitter=self._jitter())
+        token = Token(obtained.access_token, obtained.obtained, obtained.lifetime, ahead)
         self._failure = self._refused = None
         self._doubted_until = math.inf
         self._token = token
-        self._cache.put(self._key, token)
         log.info(
             "tenant %s: new token for %.0f s",
             self.client.tenant,
-            token.lifetime,
+            self.seconds_left(token),
             extra={"event": "token.new", "tenant": self.client.tenant},
         )
         return token
 
-    async def _ask(self) -> Token:
-        async with self._endpoint.turn(self.client):
-            sent = self._clock()
-            answer = await self._endpoint.ask(self.client)
-        server_time = self._clock().wall if answer.server_time is None else answer.server_time
-        lifetime = tokens.lifetime(answer.expires_in, expiry=expiry(answer.access_token), server_time=server_time)
-        window = tokens.ahead(lifetime, self._refresh_ahead, jitter=self._jitter())
-        token = Token(answer.access_token, sent, lifetime, window)
-        if lifetime <= 0 or tokens.state(token, self._clock()) is TokenState.EXPIRED:
-            raise TokenUnavailable(
-                f"Tenant {self.client.tenant}: the token endpoint issued a token that has already expired "
-                "(expires_in, or the token's own exp); compare its clock.",
-                error="expired_on_arrival",
-            )
-        return token
+    def _count(self, grant: str, outcome: str, seconds: float) -> None:
+        if self._observe is not None:
+            self._observe(self.client.tenant, grant, outcome, seconds)
+        for tally in self.tallies:
+            tally.count_token_request(grant, outcome, seconds, self._clock().wall)
 
-    def _remember(self, error: TokenError) -> None:
-        count = 1 if self._failure is None else self._failure.count + 1
-        final = isinstance(error, TokenRefused)
-        pause = backoff.pause(count, final=final, retry_after=error.retry_after, jitter=self._jitter())
-        self._failure = Failure(error, count, self._clock().elapsed + pause)
-        log.warning(
+    def _remember(self, refusal: Refuse) -> None:
+        error, before = refusal.error, self._failure
+        self._failure = Failure(error, refusal.count, self._clock().elapsed + refusal.pause)
+        again = before is not None and (str(before.error), before.count) == (str(error), refusal.count)
+        log.log(
+            logging.DEBUG if again else logging.WARNING,
             "%s (%s, attempt %d, next in %.1f s)",
             error,
             error.error,
-            count,
-            pause,
+            refusal.count,
+            refusal.pause,
             extra={"event": "token.failed", "tenant": self.client.tenant},
         )
 

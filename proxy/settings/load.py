@@ -30,6 +30,7 @@ from proxy.settings.model import (
     UpstreamSettings,
 )
 from proxy.settings.problems import Location, expectation, line, nearest, quoted
+from proxy.settings.stores import default_place
 from proxy.settings.tenants import idle, lacking, merged, resolved
 from proxy.settings.values import Place, proxy_of, reason
 
@@ -99,6 +100,8 @@ class _Reader:
             listen=main.listen,
             admin=main.admin,
             access=main.access,
+            store=main.store.url or default_place(self.place),
+            encryption_keys=main.store.encryption_keys,
             limits=main.limits,
             upstream=upstream,
             routing=routing,

@@ -15,6 +15,7 @@ from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl
 from proxy.settings.callers import CallerKey
 from proxy.settings.keys import Algorithm, AssertionValue, PrivateKeyValue
+from proxy.settings.stores import EncryptionKey, StorePlace, StoreUrl
 from proxy.settings.values import (
     BufferSize,
     Bytes,
@@ -125,6 +126,22 @@ class AccessSettings(Section):
         default=False,
         description="true: anybody who reaches the port acts as the tenants. Say so if the network in front "
         "is trusted, e.g. inside a pod; needed to listen beyond loopback without caller_keys.",
+    )
+
+
+class StoreSettings(Section):
+    """Where tokens are kept, so that they outlive the process and are shared by several."""
+
+    url: StoreUrl | None = Field(
+        default=None,
+        description='"sqlite:FILE", relative to $STATE_DIRECTORY or else to this file\'s folder; "memory:", which ends '
+        'with the process; or "redis://HOST:PORT/DATABASE", also rediss:// and unix://, shared by replicas. Default: '
+        '"sqlite:tokens.db".',
+    )
+    encryption_keys: tuple[EncryptionKey, ...] = Field(
+        default=(),
+        description="Secrets of at least 32 characters, newest first. If there are any, nothing is written to the "
+        "store unencrypted; the first encrypts, all decrypt.",
     )
 
 
@@ -345,6 +362,7 @@ class ConfigurationFile(Section):
         default_factory=AdminSettings, description="Where health, metrics and the status page are."
     )
     access: AccessSettings = Field(default_factory=AccessSettings, description="Who may use the proxy.")
+    store: StoreSettings = Field(default_factory=StoreSettings, description="Where tokens are kept.")
     limits: LimitsSettings = Field(default_factory=LimitsSettings, description="How long and how much.")
     upstream: UpstreamSettings = Field(
         default_factory=UpstreamSettings, description="How the proxy reaches Genesys Cloud."
@@ -404,6 +422,9 @@ class Settings:
     listen: ListenSettings
     admin: AdminSettings
     access: AccessSettings
+    store: StorePlace
+    encryption_keys: tuple[Secret, ...]
+    """Newest first."""
     limits: LimitsSettings
     upstream: UpstreamSettings
     routing: RoutingSettings

@@ -13,8 +13,8 @@ from proxy.core.grants import Client
 from proxy.core.report import Tally
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
-from proxy.oauth.cache import TokenCache
 from proxy.oauth.source import TokenSource
+from proxy.oauth.store.memory import MemoryStore
 from tests.oauth.virtual_time import VirtualClock
 
 SECRET = "hunter2"
@@ -29,6 +29,7 @@ def client(tenant: str = "acme", *, login: str = "login.example.com", grant: str
         grant=grant,
         client_id=f"{tenant}-id",
         client_secret=Secret(SECRET),
+        refresh_token=Secret("refresh-0") if grant == "refresh_token" else None,
     )
 
 
@@ -76,7 +77,7 @@ class ScriptedEndpoint:
     def turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None]:
         return contextlib.nullcontext()
 
-    async def ask(self, client: Client) -> TokenAnswer:
+    async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         self.asked.append(asyncio.get_running_loop().time())
         self.tenants.append(client.tenant)
         self.under_way += 1
@@ -101,7 +102,7 @@ class World:
     def __init__(self, *script: TokenAnswer | TokenError, latency: float = 0.0) -> None:
         self.clock = VirtualClock()
         self.endpoint = ScriptedEndpoint(*script, latency=latency)
-        self.cache = TokenCache(self.clock)
+        self.store = MemoryStore(lambda: self.clock.look().wall)
         self.tallies: dict[str, Tally] = {}
 
     def source(
@@ -114,6 +115,6 @@ class World:
         jitter: Callable[[], float] = lambda: 0.0,
     ) -> TokenSource:
         known = client(tenant, login=login, grant=grant)
-        source = TokenSource(known, self.endpoint, self.cache, clock=self.clock, jitter=jitter)
+        source = TokenSource(known, self.endpoint, self.store, clock=self.clock, jitter=jitter)
         source.take_over(known, [self.tallies.setdefault(tenant, Tally())], refresh_ahead)
         return source

@@ -318,7 +318,7 @@ async def test_reloads_during_a_refresh_leave_nothing_behind_that_costs() -> Non
         await asyncio.sleep(50.0)
         reads = world.clock.reads
         await asyncio.sleep(2 * LIFETIME)
-        assert world.clock.reads - reads <= 2 * LIFETIME / LONGEST_NAP + 50
+        assert world.clock.reads - reads <= 2 * LIFETIME / LONGEST_NAP + 100
     assert len(world.endpoint.asked) == 3
 
 
@@ -413,7 +413,7 @@ async def test_close_leaves_a_refresh_under_way_to_its_source() -> None:
     assert world.clock.loop.now == 1.0
     assert world.endpoint.under_way == 1
     left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert [task.get_name() for task in left] == ["token request for acme"]
+    assert {task.get_name() for task in left} == {"token request for acme", "lease of acme"}
     await source.close()
     assert world.clock.loop.now == 5.0
     assert source.current() is not None
@@ -439,7 +439,7 @@ async def test_the_cost_of_ten_thousand_tenants_is_ten_thousand_times_that_of_on
     async with keeping(world, sources):
         await asyncio.sleep(60.0)
         assert len(world.endpoint.asked) == count
-        assert world.clock.reads <= 10 * count
+        assert world.clock.reads <= 20 * count
         turns = world.clock.loop.turns
         assert turns <= 10 * count
         # With nothing due, a nap costs the same whatever the number of tenants.

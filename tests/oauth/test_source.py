@@ -111,6 +111,7 @@ async def test_a_caller_waits_no_longer_than_its_patience_and_the_request_goes_o
     assert caught.value.error == "timeout"
     assert (caught.value.retry_after or 0) > 0
     await asyncio.sleep(7.0)
+    await settle()
     assert source.current() is not None
     assert len(world.endpoint.asked) == 1
 
@@ -338,14 +339,19 @@ async def test_close_has_nothing_to_wait_for_when_nothing_is_under_way() -> None
     assert world.clock.loop.now == 0.0
 
 
-# --- the cache ---
+# --- the store ---
 
 
 @in_virtual_time
 async def test_a_token_outlives_its_source() -> None:
     world = World()
     first = await world.source().token(PATIENCE)
-    assert world.source().current() is first
+    await asyncio.sleep(100.0)
+    again = world.source()
+    assert again.current() is None
+    second = await again.token(PATIENCE)
+    assert second.access_token == first.access_token
+    assert again.seconds_left(second) == LIFETIME - 100.0
     assert len(world.endpoint.asked) == 1
 
 

@@ -21,10 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
 from proxy.core.report import Tally
+from proxy.core.secret import Secret
 from proxy.core.tokens import Instant, Token
 from proxy.errors import TokenError
-from proxy.oauth.cache import TokenCache
 from proxy.oauth.source import DOUBT, TokenSource
+from proxy.oauth.store.memory import MemoryStore
 from tests.oauth.fakes import client, issued, refused, unavailable
 from tests.oauth.virtual_time import VirtualClock, VirtualLoop, settle
 
@@ -61,7 +62,7 @@ class HeldEndpoint:
     def turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None]:
         return contextlib.nullcontext()
 
-    async def ask(self, client: Client) -> TokenAnswer:
+    async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         self._asked()
         self.held = asyncio.get_running_loop().create_future()
         return await self.held
@@ -92,7 +93,7 @@ class SourceMachine(RuleBasedStateMachine):
         self.source = TokenSource(
             client(),
             self.endpoint,
-            TokenCache(self.clock),
+            MemoryStore(lambda: self.clock.look().wall),
             clock=self.clock,
             jitter=lambda: jitter,
         )

@@ -77,9 +77,13 @@ async def test_a_source_that_a_reload_left_behind_rejects_no_newer_token() -> No
     world = World()
     left_behind = world.source()
     first = await left_behind.token(PATIENCE)
-    second = await world.source().refresh()
+    successor = world.source()
+    await successor.token(PATIENCE)
+    second = await successor.refresh()
     left_behind.reject(first)
-    assert world.source().current() is second
+    assert (await world.source().token(PATIENCE)).access_token == second.access_token
+    assert (await left_behind.token(PATIENCE)).access_token == second.access_token
+    assert len(world.endpoint.asked) == 2
 
 
 @in_virtual_time

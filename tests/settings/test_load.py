@@ -166,7 +166,7 @@ def test_an_odd_key_is_quoted_and_stays_on_its_line(folder: Folder) -> None:
         ("caller_keys = []", "caller_keys: unknown key here; it belongs in [access]"),
         ('client_id = "x"', "client_id: unknown key here; it belongs in [tenants.NAME]"),
         ("[listen]\nopen = true", "listen.open: unknown key here; it belongs in [access]"),
-        ("[store]\nurl = 1", "store: unknown key"),
+        ("[pool]\nurl = 1", "pool: unknown key"),
         ("[listen]\nunix_sockte = 1", "listen.unix_sockte: unknown key; did you mean unix_socket?"),
     ],
 )

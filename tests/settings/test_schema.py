@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from proxy.settings import load, schema, starter
+from proxy.settings.stores import StorePlace
 from tests.settings.folder import Folder
 
 CONFIG = Path(__file__).parents[2] / "config"
@@ -99,7 +100,8 @@ def test_the_defaults_in_the_reference_are_the_codes(folder: Folder) -> None:
         client_secret = "x"
         """
     )
-    assert replace(reference, sources=()) == replace(shortest, sources=())
+    assert reference.store == StorePlace("sqlite", CONFIG / "tokens.db", chosen=False)
+    assert replace(reference, sources=()) == replace(shortest, sources=(), store=reference.store)
 
 
 def test_a_key_with_a_default_is_switched_on_in_the_reference() -> None:

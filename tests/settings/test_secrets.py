@@ -185,6 +185,8 @@ def test_the_schema_knows_which_keys_are_secret() -> None:
     tenants = ("client_secret", "private_key", "assertion")
     assert secret_keys(schema()) == [
         "access.caller_keys",
+        "store.url",
+        "store.encryption_keys",
         "upstream.proxy",
         *(f"{table}.{key}" for table in ("defaults", "tenants.acme") for key in tenants),
     ]

@@ -174,6 +174,7 @@ async def rig(
         sections: dict[str, Mapping[str, object]] = {
             "listen": listen or {"port": 0},
             "admin": {"port": 0},
+            "store": {"url": "memory:"},
             "limits": limits or {},
             "access": access or {},
             "upstream": upstream or {},

@@ -33,7 +33,8 @@ async def stage(faults: tuple[str, ...]) -> AsyncIterator[tuple[Sandbox, Proxy]]
 
 def _settings(sandbox: Sandbox) -> Settings:
     """Read from a file as any configuration is; the file is not needed afterwards."""
-    text = f"[listen]\nport = 0\n[admin]\nport = 0\n{tenants_toml(sandbox.base_url, sandbox.options.orgs)}"
+    sections = '[listen]\nport = 0\n[admin]\nport = 0\n[store]\nurl = "memory:"\n'
+    text = sections + tenants_toml(sandbox.base_url, sandbox.options.orgs)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "demo.toml")
         file.write_text(text, "utf-8")

@@ -90,7 +90,7 @@ def _make(path: Path) -> None:
     except FileExistsError:
         # Not opened: closing it again would let go of all locks that this process has on it (POSIX, fcntl).
         if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
-            log.warning("%s could be read by others; its mode is 0600 now", path)
+            log.warning("%s could be read by others; its mode is 0600 now", path, extra={"event": "store.closed_up"})
             path.chmod(0o600)
         return
     if os.name == "posix":

@@ -89,7 +89,7 @@ class RedisStore:
             await self.close()
             raise ConfigurationError([f"store.encryption_keys: {error}"]) from None
         except StoreError as error:
-            log.error("%s Tokens are not kept until it can be.", error)
+            log.error("%s Tokens are not kept until it can be.", error, extra={"event": "store.unreachable"})
 
     async def load(self, key: str) -> Reading:
         async def load() -> Reading:
@@ -149,9 +149,15 @@ class RedisStore:
         """Tells where the server itself would lose tokens."""
         persistence, memory = await self._server.info("persistence"), await self._server.info("memory")
         if not persistence.get("aof_enabled"):
-            log.warning("the Redis server loses refresh tokens when it ends; set appendonly yes there")
+            log.warning(
+                "the Redis server loses refresh tokens when it ends; set appendonly yes there",
+                extra={"event": "store.volatile"},
+            )
         if not str(memory.get("maxmemory_policy", "noeviction")).startswith(("noeviction", "volatile")):
-            log.warning("the Redis server drops refresh tokens when it is full; set maxmemory-policy noeviction there")
+            log.warning(
+                "the Redis server drops refresh tokens when it is full; set maxmemory-policy noeviction there",
+                extra={"event": "store.volatile"},
+            )
 
 
 class _Refused(StoreError):

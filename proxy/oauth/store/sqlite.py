@@ -139,7 +139,12 @@ class SqliteStore:
                 [value] = self._database.execute("SELECT value FROM tokens WHERE key = ?", (key,)).fetchone()
                 sealed = self._seal.close(key, self._seal.open(key, value))
                 self._database.execute("UPDATE tokens SET value = ? WHERE key = ?", (sealed, key))
-        log.info("%s: %d entries are encrypted with the newest key now", self._path, len(keys))
+        log.info(
+            "%s: %d entries are encrypted with the newest key now",
+            self._path,
+            len(keys),
+            extra={"event": "store.encrypted"},
+        )
         # What stood there in the clear is not to be found in pages that are free or in the log of writes.
         self._database.execute("VACUUM")
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,3 +78,16 @@ def on_redis(server: RedisServer, keys: Sequence[Secret] = ()) -> Place:
             return b"".join(value for value in values if isinstance(value, bytes))
 
     return Place(lambda: RedisStore(Secret(server.url), Seal(keys)), everything, bool(keys))
+
+
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may write everywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

@@ -22,7 +22,7 @@ from proxy.oauth.store.database import StoreNotWritable
 from proxy.oauth.store.seal import Seal
 from proxy.oauth.store.sqlite import SqliteStore
 from tests.oauth.store import process
-from tests.oauth.store.places import FULL, KEY, OLDER, Place, in_file
+from tests.oauth.store.places import FULL, KEY, OLDER, Place, as_nobody, in_file
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -263,19 +263,6 @@ def no_file_longer_than(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@contextlib.contextmanager
-def as_nobody() -> Iterator[None]:
-    """Root may write everywhere."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

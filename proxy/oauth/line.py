@@ -1,0 +1,267 @@
+"""One client's tokens, from one to the next, shared with other processes through a store.
+
+The order is what keeps a refresh token from being lost or sent twice: lease and journal are stored, the request goes
+out, its answer is stored, and only then is the access token used by anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from proxy.core import backoff, tokens, turn
+from proxy.core.answers import TokenAnswer
+from proxy.core.grants import Client
+from proxy.core.jwts import expiry
+from proxy.core.lineage import Access, Lease, Record, Setback
+from proxy.core.secret import Secret
+from proxy.core.tokens import Instant
+from proxy.core.turn import Adopt, Ask, GiveUp, Refuse, Wait
+from proxy.errors import StoreError, TokenError, TokenRefused, TokenUnavailable
+from proxy.oauth.clock import Clock
+from proxy.oauth.endpoint import REQUEST_TIMEOUT
+from proxy.oauth.shelf import ALONE, Shelf, Sleep
+from proxy.oauth.store import Reading, TokenStore
+
+STORE_PAUSE = 1.0
+"""Seconds after which a store that could not be used is tried again."""
+
+
+class Endpoint(Protocol):
+    """What a line needs of the token endpoint."""
+
+    def turn(self, client: Client) -> AbstractAsyncContextManager[object]:
+        """Waits until the client's login host has room for one more request."""
+
+    async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
+        """Asks for a token, in a turn.
+
+        :raises TokenError: there is none
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Obtained:
+    """An access token that may be used: whatever has to be stored with it is stored."""
+
+    access_token: str = field(repr=False)
+    obtained: Instant
+    lifetime: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    """What a request brought."""
+
+    token: Obtained
+    refresh_token: Secret | None
+    usable: bool
+    """The access token was not dead on arrival."""
+
+
+@dataclass(slots=True)
+class _Held:
+    """The record with our lease, as it was written last."""
+
+    reading: Reading
+
+
+class Line:
+    """Gets one access token after the other; one call at a time.
+
+    :param asked: told of each token request: grant, outcome (``ok`` or the error code), seconds
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        endpoint: Endpoint,
+        store: TokenStore,
+        *,
+        asked: Callable[[str, str, float], None],
+        clock: Clock,
+        sleep: Sleep = asyncio.sleep,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._shelf = Shelf(client, store, clock, sleep)
+        self._endpoint = endpoint
+        self._asked = asked
+        self._clock = clock
+        self._sleep = sleep
+        self._jitter = jitter
+        self._access: Access | None = None
+        self._pardons = True
+        self._pardoned: Setback | None = None
+        self._watched: tuple[Lease | None, float] = (None, 0.0)
+
+    @property
+    def client(self) -> Client:
+        """Whose tokens these are; may be replaced by a client of the same key."""
+        return self._shelf.client
+
+    @client.setter
+    def client(self, client: Client) -> None:
+        self._shelf.client = client
+
+    def pardon(self) -> None:
+        """Forgets the failures there have been, whichever process noted them."""
+        self._pardons = True
+
+    async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
+        """A newer token than the last: another process's, or one that is asked for now.
+
+        Cancelled, it gives up its lease.
+
+        :param rejected: the upstream refused the last
+        """
+        try:
+            while True:
+                seen, step = await self._look(rejected=rejected)
+                if isinstance(step, Ask):
+                    async with self._endpoint.turn(self.client):
+                        seen, step = await self._look(rejected=rejected)  # waiting for the turn took its time
+                        outcome = await (self._ask(seen, step) if isinstance(step, Ask) else self._do(seen, step))
+                else:
+                    outcome = await self._do(seen, step)
+                if outcome is not None:
+                    return outcome
+        except StoreError as error:
+            message = f"Tenant {self.client.tenant}: its refresh token can't be used without the store. {error}"
+            return Refuse(TokenUnavailable(message, error="store_unavailable"), STORE_PAUSE)
+
+    @property
+    def unsaved(self) -> bool:
+        """It holds a refresh token that is not stored yet."""
+        return self._shelf.unsaved
+
+    async def close(self) -> None:
+        """Stores what is not stored yet, if that can be done in some seconds."""
+        await self._shelf.close()
+
+    async def _look(self, *, rejected: bool) -> tuple[Reading, turn.Step]:
+        seen = await self._shelf.look()
+        record = seen.record or Record()
+        if self._pardons:
+            self._pardons, self._pardoned = False, record.setback
+        lease, since = self._watched
+        watched = self._clock().elapsed - since
+        asker = turn.Asker(self.client, self._shelf.owner, self._access, rejected, self._pardoned, lease, watched)
+        return seen, turn.next_step(record, asker, seen.now, abandoned=seen.abandoned)
+
+    async def _do(self, seen: Reading, step: Adopt | Wait | Refuse | GiveUp) -> Obtained | Refuse | None:
+        """Follows any step but Ask; None where it is to be looked again."""
+        match step:
+            case Adopt(access):
+                return self._adopted(access, seen)
+            case Wait(lease, seconds):
+                if self._watched[0] != lease:
+                    self._watched = (lease, self._clock().elapsed)
+                await self._shelf.changed(seen, seconds)
+            case GiveUp(record):
+                await self._shelf.write(seen, record)
+            case Refuse():
+                return step
+        return None
+
+    def _adopted(self, access: Access, seen: Reading) -> Obtained:
+        self._access = access
+        now, age = self._clock(), max(0.0, seen.now - access.obtained)
+        return Obtained(access.token.reveal(), Instant(now.elapsed - age, now.wall - age), access.lifetime)
+
+    # --- asking ---
+
+    async def _ask(self, seen: Reading, asked: Ask) -> Obtained | Refuse | None:
+        """What a request brings; None where it is to be looked again, because somebody was faster."""
+        looked = self._clock().elapsed
+        written = await self._shelf.write(seen, asked.record)
+        if written is None or self._clock().elapsed - looked > turn.LEASE - REQUEST_TIMEOUT:
+            return None
+        self._pardoned = None
+        held = _Held(written)
+        renewing = asyncio.get_running_loop().create_task(self._renew(held), name=f"lease of {self.client.tenant}")
+        try:
+            arrived = await self._request(asked)
+        except TokenError as error:
+            return await self._failed(held.reading, asked, error)
+        except BaseException:
+            await asyncio.shield(self._release(held.reading, asked))
+            raise
+        finally:
+            renewing.cancel()
+        return await self._granted(held.reading, asked, arrived)
+
+    async def _renew(self, held: _Held) -> None:
+        while held.reading.version != ALONE and held.reading.record is not None:
+            await self._sleep(turn.LEASE / 3)
+            record = replace(held.reading.record, lease=Lease(self._shelf.owner, self._shelf.now() + turn.LEASE))
+            with contextlib.suppress(StoreError):
+                renewed = await self._shelf.write(held.reading, record)
+                if renewed is None:
+                    return  # lost; what the answer is worth is decided when it is there
+                held.reading = renewed
+
+    async def _release(self, held: Reading, asked: Ask) -> None:
+        """Lets others ask; the journal stays, since what became of a refresh token that was sent is not known."""
+        journal = None if asked.refresh_token is None else asked.record.journal
+        with contextlib.suppress(StoreError):
+            await self._shelf.write(held, replace(asked.record, lease=None, journal=journal))
+
+    async def _request(self, asked: Ask) -> _Arrived:
+        """One token request, counted."""
+        sent, started, outcome = self._clock(), time.perf_counter(), "internal"
+        try:
+            answer = await self._endpoint.ask(asked.client, asked.refresh_token)
+            lifetime = self._lifetime(answer)
+            obtained = Obtained(answer.access_token, sent, lifetime)
+            usable = lifetime - tokens.passed(sent, self._clock()) > tokens.leeway(lifetime)
+            outcome = "ok" if usable else "expired_on_arrival"
+        except TokenError as error:
+            outcome = error.error
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
+        finally:
+            self._asked(asked.client.grant, outcome, time.perf_counter() - started)
+        return _Arrived(obtained, None if answer.refresh_token is None else Secret(answer.refresh_token), usable)
+
+    def _lifetime(self, answer: TokenAnswer) -> float:
+        server_time = self._clock().wall if answer.server_time is None else answer.server_time
+        return tokens.lifetime(answer.expires_in, expiry=expiry(answer.access_token), server_time=server_time)
+
+    async def _granted(self, held: Reading, asked: Ask, arrived: _Arrived) -> Obtained | Refuse | None:
+        token, now = arrived.token, self._shelf.now()
+        obtained = self._shelf.time_of(token.obtained.elapsed)
+        access = Access(Secret(token.access_token), obtained, token.lifetime, self.client.key)
+        outcome = turn.granted(asked, access, arrived.refresh_token)
+        if not arrived.usable:
+            error = TokenUnavailable(
+                f"Tenant {self.client.tenant}: the token endpoint issued a token that has already expired "
+                "(expires_in, or the token's own exp); compare its clock.",
+                error="expired_on_arrival",
+            )
+            pause = self._pause(asked, error)
+            outcome = replace(outcome, access=asked.record.access, setback=asked.record.setback)
+            await self._shelf.keep(held, asked, turn.set_back(outcome, error, pause, now))
+            return Refuse(error, pause, turn.failures(asked.record) + 1)
+        if not await self._shelf.keep(held, asked, outcome):
+            return None
+        self._access = access
+        return token
+
+    async def _failed(self, held: Reading, asked: Ask, error: TokenError) -> Refuse | None:
+        pause = self._pause(asked, error)
+        outcome = turn.failed(asked, error, pause, self._shelf.now())
+        if not await self._shelf.keep(held, asked, outcome) or outcome.setback is None:
+            return None
+        return Refuse(error, pause, outcome.setback.count)
+
+    def _pause(self, asked: Ask, error: TokenError) -> float:
+        count, final = turn.failures(asked.record) + 1, isinstance(error, TokenRefused)
+        return backoff.pause(count, final=final, retry_after=error.retry_after, jitter=self._jitter())

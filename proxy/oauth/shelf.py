@@ -1,0 +1,228 @@
+"""One client's record in the store, and what becomes of it while the store can't be used.
+
+A client without refresh tokens does without the store then. One with refresh tokens waits for it, because another
+process may be using the same one; what a request has brought at that moment is kept here, and stored as soon as that
+can be done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from proxy.core import turn
+from proxy.core.grants import Client
+from proxy.core.lineage import Record
+from proxy.core.turn import Ask
+from proxy.errors import StoreError
+from proxy.oauth.clock import Clock
+from proxy.oauth.store import Reading, TokenStore
+
+log = logging.getLogger(__name__)
+
+Sleep = Callable[[float], Awaitable[None]]
+
+ALONE = -1
+"""Version of a reading that did not come from the store, which can't be used just now."""
+
+PAUSE = 0.5
+"""Seconds between attempts to store a refresh token that could not be stored: many fit in ``turn.GRACE``, so that it
+is there before anybody tries the old one."""
+
+LONGEST_SILENCE = 60.0
+"""Seconds between lines of the log that say so."""
+
+LAST_ATTEMPTS = 10
+"""To store it at the end of the process."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unsaved:
+    """What a request with a refresh token brought, and the store did not take."""
+
+    asked: Ask
+    outcome: Record
+
+
+class Shelf:
+    """Reads and writes the record of one client, for one who asks at a time.
+
+    :ivar client: may be replaced by one of the same key
+    :ivar owner: of the leases taken here
+    """
+
+    def __init__(self, client: Client, store: TokenStore, clock: Clock, sleep: Sleep) -> None:
+        self.client = client
+        self.owner = f"{store.owner}/{next(_numbers)}"
+        self._key = client.line
+        self._store = store
+        self._clock = clock
+        self._sleep = sleep
+        self._known = Record()
+        self._unsaved: _Unsaved | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._one_saves = asyncio.Lock()
+        self._lead = clock().wall - clock().elapsed
+
+    def now(self) -> float:
+        """The time by the store's clock, as far as known."""
+        return self.time_of(self._clock().elapsed)
+
+    def time_of(self, elapsed: float) -> float:
+        """A time of the elapsed clock by the store's."""
+        return self._lead + elapsed
+
+    # --- one turn: look, write the lease, keep the outcome ---
+
+    async def look(self) -> Reading:
+        """The record now.
+
+        :raises StoreError: the store can't be used, and nothing may be done without
+        """
+        try:
+            await self._save()
+            seen = await self._store.load(self._key)
+        except StoreError:
+            if not self._may_go_alone:
+                raise
+            return Reading(self._key, self._known, ALONE, self.now())
+        self._lead = seen.now - self._clock().elapsed
+        record = seen.record or Record()
+        if record.generation < self._known.generation:
+            log.error(
+                "tenant %s: the store has lost the newest refresh token; it is put back",
+                self.client.tenant,
+                extra={"event": "store.forgot", "tenant": self.client.tenant},
+            )
+            return replace(seen, record=replace(self._known, lease=None, journal=None), abandoned=False)
+        self._known = record
+        return seen
+
+    async def changed(self, seen: Reading, seconds: float) -> None:
+        """Waits for another process's writing, at most so long.
+
+        :raises StoreError: the store can't be used
+        """
+        await self._store.changed(seen, seconds)
+
+    async def write(self, seen: Reading, record: Record) -> Reading | None:
+        """Writes over what was seen; None where somebody else has written since.
+
+        :raises StoreError: the store can't be used, and nothing may be done without
+        """
+        if seen.version != ALONE:
+            try:
+                written = await self._store.replace(seen, record)
+            except StoreError:
+                if not self._may_go_alone:
+                    raise
+                written = Reading(self._key, record, ALONE, seen.now)
+        else:
+            written = replace(seen, record=record)
+        if written is not None:
+            self._known = record
+        return written
+
+    async def keep(self, held: Reading, asked: Ask, outcome: Record) -> bool:
+        """Stores what a request brought, before anybody uses it; False where the store has something better.
+
+        What the store does not take is kept here, and stored later.
+        """
+        self._known = outcome
+        try:
+            if held.version != ALONE:
+                return await self._replace(held, asked, outcome)
+        except StoreError as error:
+            self._tell_failure("what the token endpoint answered could not be stored", error)
+        if self.client.grant == "refresh_token":
+            self._unsaved = _Unsaved(asked, outcome)
+            if self._saving is None or self._saving.done():
+                name = f"storing tokens of {self.client.tenant}"
+                self._saving = asyncio.get_running_loop().create_task(self._save_patiently(), name=name)
+        return True
+
+    async def close(self) -> None:
+        """Stores what is not stored yet, if that can be done in some seconds."""
+        if self._saving is not None:
+            self._saving.cancel()
+            await asyncio.wait({self._saving})
+        for attempt in range(LAST_ATTEMPTS):
+            with contextlib.suppress(StoreError):
+                return await self._save()
+            if attempt < LAST_ATTEMPTS - 1:
+                await self._sleep(PAUSE)
+        log.error(
+            "tenant %s: its new refresh token could not be stored and ends with this process; "
+            "run: genesys-auth-proxy login %s",
+            self.client.tenant,
+            self.client.tenant,
+            extra={"event": "token.lost", "tenant": self.client.tenant},
+        )
+        return None
+
+    # --- what the store did not take ---
+
+    @property
+    def unsaved(self) -> bool:
+        """There is something."""
+        return self._unsaved is not None
+
+    @property
+    def _may_go_alone(self) -> bool:
+        """Another process may do the same at the same time, and no harm is done."""
+        return self.client.grant != "refresh_token"
+
+    async def _replace(self, seen: Reading, asked: Ask, outcome: Record) -> bool:
+        while await self._store.replace(seen, outcome) is None:
+            seen = await self._store.load(self._key)
+            better = turn.merged(seen.record or Record(), asked, outcome, self.owner)
+            if better is None:
+                return False
+            outcome = better
+        self._known = outcome
+        return True
+
+    async def _save(self) -> None:
+        """Stores what could not be stored before.
+
+        :raises StoreError: nor can it now
+        """
+        async with self._one_saves:
+            if (unsaved := self._unsaved) is None:
+                return
+            seen = await self._store.load(self._key)
+            outcome = turn.merged(seen.record or Record(), unsaved.asked, unsaved.outcome, self.owner)
+            if outcome is not None:
+                await self._replace(seen, unsaved.asked, outcome)
+            self._unsaved = None
+        log.info(
+            "tenant %s: what could not be stored before is stored now",
+            self.client.tenant,
+            extra={"event": "store.saved", "tenant": self.client.tenant},
+        )
+
+    async def _save_patiently(self) -> None:
+        silence, told = PAUSE, self._clock().elapsed
+        while self._unsaved is not None:
+            await self._sleep(PAUSE)
+            try:
+                await self._save()
+            except StoreError as error:
+                if (now := self._clock().elapsed) - told >= silence:
+                    silence, told = min(2 * silence, LONGEST_SILENCE), now
+                    self._tell_failure("its new refresh token is in memory only, and lost if this process ends", error)
+
+    def _tell_failure(self, what: str, error: StoreError) -> None:
+        log.error(
+            "tenant %s: %s. %s",
+            self.client.tenant,
+            what,
+            error,
+            extra={"event": "store.failed", "tenant": self.client.tenant},
+        )

@@ -1,0 +1,116 @@
+"""Real processes that share a store: one token among them, and none anew after a restart."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from proxy.sandbox import Org, Sandbox, SandboxOptions
+from tests.support.proxies import RunningProxy, run_proxy
+from tests.support.redis_server import redis_server
+from tests.support.stages import ECHO, make_orgs, ports_toml, tenant_toml
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis-server"))])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:{tmp_path}/state/tokens.db"
+        return
+    with redis_server() as server:
+        yield server.url
+
+
+class World:
+    """A sandbox with one org, and proxies that share a store."""
+
+    def __init__(self, sandbox: Sandbox, org: Org, store: str) -> None:
+        self.sandbox = sandbox
+        self._configuration = f"{ports_toml(sandbox.base_url)}\n{store}\n{tenant_toml(org)}"
+
+    def proxy(self, **variables: str) -> contextlib.AbstractAsyncContextManager[RunningProxy]:
+        return run_proxy(self._configuration, **variables)
+
+    @property
+    def token_requests(self) -> int:
+        return sum(self.sandbox.ledger.token_requests.values())
+
+
+@contextlib.asynccontextmanager
+async def world(store: str) -> AsyncIterator[World]:
+    [org] = make_orgs(["acme"])
+    async with Sandbox(SandboxOptions(orgs=(org,), rate_limit=None, org_rate_limit=None)) as sandbox:
+        yield World(sandbox, org, f"[store]\n{store}")
+
+
+async def status(proxy: RunningProxy) -> int:
+    """What a call through the proxy is answered."""
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
+        session.get(proxy.url + ECHO) as response,
+    ):
+        await response.read()
+        return response.status
+
+
+def all_bytes(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.iterdir() if file.is_file())
+
+
+async def test_a_restart_goes_on_with_the_token_that_is_there(store_url: str) -> None:
+    async with world(f'url = "{store_url}"') as shared:
+        for _ in range(3):
+            async with shared.proxy() as proxy:
+                assert await status(proxy) == 200
+        assert shared.token_requests == 1
+
+
+async def test_processes_have_one_token_among_them(store_url: str) -> None:
+    async with world(f'url = "{store_url}"') as shared, shared.proxy() as one, shared.proxy() as two:
+        assert [await status(proxy) for proxy in (one, two, one)] == [200, 200, 200]
+        assert shared.token_requests == 1
+
+
+async def test_a_token_that_was_refused_in_one_process_is_refreshed_once_for_all(store_url: str) -> None:
+    async with world(f'url = "{store_url}"') as shared, shared.proxy() as one, shared.proxy() as two:
+        assert [await status(proxy) for proxy in (one, two)] == [200, 200]
+        shared.sandbox.revoke("acme")
+        assert [await status(proxy) for proxy in (one, two)] == [200, 200]
+        assert shared.token_requests == 2
+
+
+async def test_nothing_is_kept_on_request() -> None:
+    async with world('url = "memory:"') as shared:
+        for _ in range(2):
+            async with shared.proxy() as proxy:
+                assert await status(proxy) == 200
+        assert shared.token_requests == 2
+
+
+async def test_tokens_are_kept_encrypted_with_a_key(tmp_path: Path) -> None:
+    key = "a-key-for-tests-that-is-long-enough"
+    async with world(f'url = "sqlite:{tmp_path}/tokens.db"\nencryption_keys = [{{ env = "KEY" }}]') as shared:
+        async with shared.proxy(KEY=key) as proxy:
+            assert await status(proxy) == 200
+            [token] = [issued.value for issued in shared.sandbox.tokens.issued("acme")]
+            everything = all_bytes(tmp_path)
+        assert everything
+        assert token.encode() not in everything
+        with pytest.raises(ChildProcessError, match=r"store\.encryption_keys"):
+            async with shared.proxy(KEY=key + "!"):
+                pass
+
+
+async def test_a_store_that_can_not_be_used_is_a_configuration_error(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.db"
+    tokens.write_bytes(b"precious" * 1000)
+    async with world(f'url = "sqlite:{tokens}"') as shared:
+        with pytest.raises(ChildProcessError, match=r"store\.url: .* is no SQLite database"):
+            async with shared.proxy():
+                pass
+    assert tokens.read_bytes() == b"precious" * 1000
