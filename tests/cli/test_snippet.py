@@ -148,3 +148,24 @@ async def test_what_cannot_be_written_exits_2(config: Path, arguments: list[str]
     ended = await run("snippet", *arguments, "--config", config)
     assert (ended.code, ended.stdout) == (2, "")
     assert expected in ended.stderr
+
+
+def migrated(language: str, url: str) -> str:
+    """The program in README after its migration to the proxy, at this URL."""
+    text = (ROOT / "README.md").read_text("utf-8").partition("### From a program that logs in itself")[2]
+    [block, *_] = re.findall(rf"^{language}:\n\n```diff\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    lines = [line[1:] for line in block.splitlines() if not line.startswith("-")]
+    assert len(lines) < len(block.splitlines()), "something is taken out"
+    return "\n".join(lines).replace("8080", url.rpartition(":")[2]).replace("t/acme", "t/globex")
+
+
+async def test_a_python_program_migrated_as_readme_says_calls_the_tenants_api(url: str, tmp_path: Path) -> None:
+    ended = await execute(sys.executable, write(tmp_path / "program.py", migrated("Python", url)))
+    assert (ended.code, ended.stdout) == (0, "globex\n"), ended.stderr[-2000:]
+
+
+@pytest.mark.needs("javascript-sdk")
+async def test_a_javascript_program_migrated_as_readme_says_calls_the_tenants_api(url: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "program.js", migrated("JavaScript", url))
+    ended = await execute("node", file, NODE_PATH=str(JAVASCRIPT / "node_modules"))
+    assert (ended.code, ended.stdout) == (0, "globex\n"), ended.stderr[-2000:]

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 from pathlib import Path
 
@@ -102,3 +103,15 @@ def test_a_wheel_installs_and_tells_its_version(tmp_path: Path) -> None:
     for name in ("page.html", "page.css", "page.js"):
         assert (packages / "proxy" / "admin" / "page" / name).exists()
     assert proxy.__version__ in run(scripts / "genesys-auth-proxy", "--version", cwd=tmp_path)
+
+
+def test_a_source_distribution_has_what_it_takes_to_build_and_run_it(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", tmp_path)
+    [archive] = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+    assert archive.name == f"genesys_auth_proxy-{proxy.__version__}.tar.gz"
+    assert {"proxy/py.typed", "proxy/admin/page/page.js", "tests/conftest.py", "LICENSE", "README.md"} <= names
+    assert {f"config/{path.name}" for path in (ROOT / "config").iterdir()} <= names
+    assert {"Dockerfile", "Makefile", "CHANGELOG.md", "requirements.lock", "requirements-build.lock"} <= names
+    assert not [name for name in names if "__pycache__" in name or ".venv" in name or "node_modules" in name]
