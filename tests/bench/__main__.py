@@ -23,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from tests.bench import cpu, heads, load, programs
+from tests.bench import cpu, heads, load, programs, told
 
 Contender = Callable[[Path, int], AbstractContextManager[tuple[int, int]]]
 
@@ -65,6 +65,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         _measure(Path(folder), stack, wanted, options.rounds, options.seconds)
+    _print_told()
     _print_heads()
 
 
@@ -84,8 +85,19 @@ def _measure(folder: Path, stack: ExitStack, wanted: dict[str, Contender], round
     processors = len(os.sched_getaffinity(0))
     print(f"{platform.system()}, {processors} CPUs, Python {platform.python_version()}, upstream {kind}, "
           f"load {load.generator()}; medians of {rounds} rounds\n")  # fmt: skip
+    _print_start(running)
     _print_cost(_cost(running, rounds, seconds, folder))
     _print_latency(_latency(running, api, rounds, min(seconds, 1.0)))
+
+
+# --- the start ---
+
+
+def _print_start(running: dict[str, tuple[int, int]]) -> None:
+    print(f"{'to the first answer':31} {'CPU':>20} {'memory':>14}")
+    for name, (pid, _) in running.items():
+        print(f"{name:31} {cpu.seconds(pid):18.2f} s {cpu.megabytes(pid):11.0f} MB")
+    print()
 
 
 # --- CPU per request ---
@@ -139,6 +151,16 @@ def _print_latency(found: dict[str, list[float]]) -> None:
     for name, seen in found.items():
         took = statistics.median(seen) * 1e6
         print(f"{name:31} {took:17.0f} µs" + (f" {took - direct:8.0f} µs" if name != "no proxy" else ""))
+    print()
+
+
+# --- what is told of a request ---
+
+
+def _print_told() -> None:
+    print(f"{'telling of a request':42} {'CPU':>10}")
+    for name, took in told.costs():
+        print(f"{name:42} {took:7.1f} µs")
     print()
 
 

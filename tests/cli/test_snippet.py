@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import tree_sitter_c_sharp
+import tree_sitter_go
+import tree_sitter_hcl
+import tree_sitter_java
+from tree_sitter import Language, Parser
 
 from proxy.app import Proxy
 from proxy.cli.snippet import SDKS
@@ -18,6 +24,8 @@ from proxy.sandbox import Sandbox
 from proxy.settings import load
 from tests.cli.files import append, change, read, write
 from tests.cli.program import PATIENCE, ROOT, Ended, environment, run
+
+pytestmark = pytest.mark.timeout(240)
 
 JAVASCRIPT = ROOT / "tests" / "sdk" / "javascript"
 
@@ -43,7 +51,7 @@ async def execute(program: str, file: Path, **variables: str) -> Ended:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(2 * PATIENCE):
+        async with asyncio.timeout(8 * PATIENCE):  # the Python SDK has thousands of modules
             stdout, stderr = await process.communicate()
     finally:
         if process.returncode is None:
@@ -84,6 +92,49 @@ async def test_every_snippet_names_the_gateway_whole(config: Path, sdk: str) -> 
     assert re.search(r"\b443\b", text)
     assert text.count('"t/globex"') == 2
     assert re.search(r'"https"', text)
+
+
+GRAMMARS = {
+    "java": tree_sitter_java.language,
+    "dotnet": tree_sitter_c_sharp.language,
+    "go": tree_sitter_go.language,
+    "terraform": tree_sitter_hcl.language,
+}
+
+
+def whole(sdk: str, text: str) -> str:
+    """A snippet in a file of its language: what stands between imports and the end is statements of a function."""
+    imports = "".join(line for line in text.splitlines(keepends=True) if line.startswith(("import ", "//")))
+    statements = "".join(line for line in text.splitlines(keepends=True) if not line.startswith(("import ", "//")))
+    match sdk:
+        case "java":
+            return f"{imports}class Program {{ static void main(String[] arguments) {{\n{statements}\n}} }}\n"
+        case "go":
+            return f"package main\n{imports}func main() {{\n{statements}\n}}\n"
+    return text
+
+
+def wrong(sdk: str, text: str) -> bool:
+    """Whether a file breaks its language's grammar."""
+    return Parser(Language(GRAMMARS[sdk]())).parse(whole(sdk, text).encode()).root_node.has_error
+
+
+@pytest.mark.parametrize("sdk", GRAMMARS)
+async def test_the_snippets_that_are_not_run_keep_to_their_languages_grammar(config: Path, sdk: str) -> None:
+    text = await snippet(config, sdk, "--url", "http://127.0.0.1:8080")
+    assert not wrong(sdk, text)
+    at = text.rindex('"')
+    assert wrong(sdk, text[:at] + text[at + 1 :]), "a quote that is missing is found"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+async def test_a_shell_can_read_the_snippet_for_the_cli(config: Path) -> None:
+    text = await snippet(config, "cli", "--url", "http://127.0.0.1:8080")
+    file = write(config.parent / "gc.sh", text)
+    ended = await execute("bash", file)  # gc is not installed: all that comes before it has happened
+    assert "gc: command not found" in ended.stderr
+    assert json.loads(read(config.parent / "gateway.json"))["port"] == "8080"
+    assert tomllib.loads(read(config.parent / ".gc" / "config.toml"))["globex"]["client_secret"] == "proxy"
 
 
 async def test_the_snippet_for_the_cli_is_a_profile_and_a_gateway_file(config: Path) -> None:

@@ -23,6 +23,8 @@ def test_the_benchmark_measures_this_proxy() -> None:
     )
     assert ran.returncode == 0, ran.stderr
     assert re.search(r"^genesys-auth-proxy +\d+\.\d µs .* 1\.00 +[\d,]+/s$", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^genesys-auth-proxy +\d+\.\d\d s +[1-9]\d+ MB$", ran.stdout, re.MULTILINE), ran.stdout
+    assert re.search(r"^a line in the log, as JSON +\d+\.\d µs$", ran.stdout, re.MULTILINE), ran.stdout
     assert re.search(r"^genesys-auth-proxy +\d+ µs +-?\d+ µs$", ran.stdout, re.MULTILINE), ran.stdout
 
 
