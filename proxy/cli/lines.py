@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import stat
 import threading
 import time
 from collections import deque
@@ -12,6 +13,9 @@ from collections.abc import Callable
 
 PIECE = 4096
 """Bytes that a pipe with room takes whole and unmixed with those of other processes (PIPE_BUF of Linux)."""
+
+FILE_PIECE = 65_536
+"""The same for a file, which always has room."""
 
 MOST = 1 << 20
 """Bytes kept for a reader that takes none; past that, lines are left out, and their number is told later."""
@@ -32,6 +36,8 @@ class Lines:
     def __init__(self, descriptor: int, left_out: Callable[[int], str]) -> None:
         self._descriptor = descriptor
         self._left_out = left_out
+        self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+        self._piece = FILE_PIECE if self._is_file else PIECE
         self._pending: deque[bytes] = deque()
         self._size = 0
         self._lost = 0
@@ -74,19 +80,21 @@ class Lines:
             self._timer = asyncio.get_running_loop().call_later(BATCH, self._on_time)
 
     def _has_room(self, patience: float) -> bool:
-        if not hasattr(select, "poll"):
-            return True  # Windows, where only sockets can be asked
+        if self._is_file or not hasattr(select, "poll"):
+            return True  # Windows can ask only sockets
         asked = select.poll()
         asked.register(self._descriptor, select.POLLOUT)
         return bool(asked.poll(patience * 1000))
 
     def _write_piece(self) -> None:
         """As many whole lines as go into a piece, or as much of one as does."""
-        piece = self._pending.popleft()
-        while self._pending and len(piece) + len(self._pending[0]) <= PIECE:
-            piece += self._pending.popleft()
+        lines = [self._pending.popleft()]
+        size = len(lines[0])
+        while self._pending and (size := size + len(self._pending[0])) <= self._piece:
+            lines.append(self._pending.popleft())
+        piece = b"".join(lines)
         try:
-            written = os.write(self._descriptor, piece[:PIECE])
+            written = os.write(self._descriptor, piece[: self._piece])
         except OSError:
             written = len(piece)  # nobody reads any more, and there is nowhere to say so
         self._size -= written

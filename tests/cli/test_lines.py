@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +129,13 @@ def test_without_a_reader_lines_are_dropped(pipe: Pipe) -> None:
     pipe.lines.write("x")
     pipe.lines.flush()
     assert not pipe.lines._pending
+
+
+def test_a_file_takes_all_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "log"
+    with file.open("wb") as opened:
+        lines = Lines(opened.fileno(), str)
+        for number in range(1000):
+            lines.write(f"{number:099d}")
+        lines.flush()
+    assert file.read_text("utf-8").splitlines() == [f"{number:099d}" for number in range(1000)]
