@@ -132,6 +132,7 @@ class Line:
                 if outcome is not None:
                     return outcome
         except StoreError as error:
+            self._watched = (None, 0.0)  # what happens meanwhile is not seen
             message = f"Tenant {self.client.tenant}: its refresh token can't be used without the store. {error}"
             return Refuse(TokenUnavailable(message, error="store_unavailable"), STORE_PAUSE)
 
@@ -179,7 +180,11 @@ class Line:
     async def _ask(self, seen: Reading, asked: Ask) -> Obtained | Refuse | None:
         """What a request brings; None where it is to be looked again, because somebody was faster."""
         looked = self._clock().elapsed
-        written = await self._shelf.write(seen, asked.record)
+        try:
+            written = await self._shelf.write(seen, asked.record)
+        except StoreError:
+            self._shelf.take_back(seen, asked)
+            raise
         if written is None or self._clock().elapsed - looked > turn.LEASE - REQUEST_TIMEOUT:
             return None
         self._pardoned = None

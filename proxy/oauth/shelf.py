@@ -44,10 +44,12 @@ _numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class _Unsaved:
-    """What a request with a refresh token brought, and the store did not take."""
+    """What the store did not take."""
 
     asked: Ask
     outcome: Record
+    what: str
+    """To be told while it lasts."""
 
 
 class Shelf:
@@ -141,11 +143,18 @@ class Shelf:
         except StoreError as error:
             self._tell_failure("what the token endpoint answered could not be stored", error)
         if self.client.grant == "refresh_token":
-            self._unsaved = _Unsaved(asked, outcome)
-            if self._saving is None or self._saving.done():
-                name = f"storing tokens of {self.client.tenant}"
-                self._saving = asyncio.get_running_loop().create_task(self._save_patiently(), name=name)
+            what = "why it got no token could not be stored"
+            if outcome.generation > asked.record.generation:
+                what = "its new refresh token is in memory only, and lost if this process ends"
+            self._save_later(_Unsaved(asked, outcome, what))
         return True
+
+    def take_back(self, seen: Reading, asked: Ask) -> None:
+        """Takes a note back that may have been written though the store failed: nothing was sent after it."""
+        if self.client.grant == "refresh_token":
+            journal = None if seen.record is None else seen.record.journal
+            outcome = replace(asked.record, lease=None, journal=journal)
+            self._save_later(_Unsaved(asked, outcome, "that it asks for a token could not be noted"))
 
     async def close(self) -> None:
         """Stores what is not stored yet, if that can be done in some seconds."""
@@ -207,6 +216,12 @@ class Shelf:
             extra={"event": "store.saved", "tenant": self.client.tenant},
         )
 
+    def _save_later(self, unsaved: _Unsaved) -> None:
+        self._unsaved = unsaved
+        if self._saving is None or self._saving.done():
+            name = f"storing tokens of {self.client.tenant}"
+            self._saving = asyncio.get_running_loop().create_task(self._save_patiently(), name=name)
+
     async def _save_patiently(self) -> None:
         silence, told = PAUSE, self._clock().elapsed
         while self._unsaved is not None:
@@ -216,7 +231,7 @@ class Shelf:
             except StoreError as error:
                 if (now := self._clock().elapsed) - told >= silence:
                     silence, told = min(2 * silence, LONGEST_SILENCE), now
-                    self._tell_failure("its new refresh token is in memory only, and lost if this process ends", error)
+                    self._tell_failure(self._unsaved.what, error)
 
     def _tell_failure(self, what: str, error: StoreError) -> None:
         log.error(

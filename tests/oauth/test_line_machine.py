@@ -182,7 +182,10 @@ class LineMachine(RuleBasedStateMachine):
             if waiting.done():
                 break
         healed = waiting.done() and isinstance(waiting.result(), Obtained)
-        self.expect(healed or (self.revoked and bool(self.excused)), "there is no token in the end")
+        self.expect(
+            healed or (self.revoked and bool(self.excused)),
+            f"there is no token in the end: {waiting.done() and waiting.result()}",
+        )
 
     # --- what the model expects ---
 
@@ -291,6 +294,17 @@ class LineMachine(RuleBasedStateMachine):
             request.answer.set_exception(TokenRefused("It was used before.", error="invalid_grant"))
         else:
             request.answer.set_result(request.used)
+
+    @rule(data=st.data(), seconds=st.sampled_from([0.2, 9.0, 14.0]), turns=st.integers(0, 8))
+    @precondition(lambda self: self.requests and not self.store_is_down)
+    def an_answer_comes_while_the_store_is_gone(self, data: st.DataObject, seconds: float, turns: int) -> None:
+        self.store_is_down = True
+        request = data.draw(st.sampled_from(self.requests))
+        self._use(request)
+        self._answer(request)
+        self._run(seconds)
+        self.store_is_down = False
+        self._want(data.draw(st.sampled_from(self.processes)), turns)
 
     # --- time ---
 
