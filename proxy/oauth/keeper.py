@@ -88,7 +88,9 @@ class Keeper:
                 nap = self._look()
             except Exception:
                 # A keeper that is gone would be noticed when the last token has expired.
-                log.exception("a defect of this program kept tokens from being refreshed ahead")
+                log.exception(
+                    "a defect of this program kept tokens from being refreshed ahead", extra={"event": "keeper.defect"}
+                )
             await self._nap(nap)
 
     async def _nap(self, seconds: float) -> None:

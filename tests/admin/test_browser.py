@@ -144,6 +144,9 @@ async def test_it_follows_what_happens(screen: Screen) -> None:
     await expect(screen.page.locator("#requests-hint")).to_have_text("1,203 requests since the start, 3 × 5xx")
     await expect(screen.page.locator("#replays-hint")).to_have_text("of 6 refused")
     await expect(screen.page.locator("#rate")).not_to_have_text("0")
+    await expect(screen.page.locator("#line-head")).to_have_text("Last 5 min")  # it has just been started
+    await screen.page.locator("#span").select_option("1 h")
+    await expect(screen.page.locator("#line-head")).to_have_text("Last hour")
     line = screen.page.get_by_role("img", name="1 × new token, 1 × refused request sent again")
     await expect(line.locator(".mark")).to_have_count(2)
     await screen.page.locator("#span").select_option("6 h")

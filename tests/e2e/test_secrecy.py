@@ -29,7 +29,7 @@ TELLING = 12
 TOKEN_FAULTS = ["token_status", "token_html", "token_empty", "token_drop", "token_throttled"]
 """Of the sandbox; the tenants that meet them have their names."""
 
-ADMIN_PAGES = ["/", "/healthz", "/readyz", "/metrics", "/status.json"]
+ADMIN_PAGES = ["/", "/healthz", "/startupz", "/readyz", "/metrics", "/status.json"]
 
 
 def new_secret() -> str:

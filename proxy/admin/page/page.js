@@ -82,7 +82,9 @@
     const data = JSON.parse(event.data);
     head = data;
     skew = data.now - Date.now() / 1000;
+    if (!arrived && data.now - data.started_at < 600) $("span").value = "300"; // of an hour, little has happened
     arrived = Date.now();
+    nameLine();
     if (data.whole) {
       const named = new Set(data.order);
       for (const [name, tenant] of tenants) {
@@ -342,11 +344,14 @@
     drawRows();
   }
 
+  function nameLine() {
+    const span = $("span");
+    set($("line-head"), `Last ${span.options[span.selectedIndex].text.replace(/^1 h$/, "hour")}`);
+  }
   for (const id of ["search", "sort", "span", "only"]) {
     $(id).addEventListener("input", () => {
       shown = PAGE;
-      const span = $("span");
-      set($("line-head"), `Last ${span.options[span.selectedIndex].text.replace(/^1 h$/, "hour")}`);
+      nameLine();
       if (head) drawRows();
     });
   }
