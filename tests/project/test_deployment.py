@@ -83,6 +83,7 @@ def test_the_image_has_a_volume_where_the_program_writes_and_exposes_its_ports()
     image = stages()[1]
     _, workdir = image_paths()
     assert arguments(image, "VOLUME") == [json.dumps([workdir])]
+    assert f"STATE_DIRECTORY={workdir}" in arguments(image, "ENV")[0].split()
     assert arguments(image, "EXPOSE") == ["8080 8081"]
 
 
