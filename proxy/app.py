@@ -14,7 +14,8 @@ from pathlib import Path
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.core import access, tokens
-from proxy.core.grants import Client
+from proxy.core.grants import Client, Code
+from proxy.core.organization import Told
 from proxy.core.report import CallerTally, ProxyReport, RequestRecord, Tally, TenantReport, headroom
 from proxy.core.urls import BaseUrl, bracketed
 from proxy.errors import ConfigurationError, UnknownTenant
@@ -26,6 +27,7 @@ from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import GuestApi, TokenEndpoint
 from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
+from proxy.oauth.login import Registrar
 from proxy.oauth.organization import OrganizationApi
 from proxy.oauth.source import TokenSource
 from proxy.oauth.store import TokenStore
@@ -294,7 +296,7 @@ class Proxy:
             client, tally = client_of(tenant), self._tallies[tenant.name]
             source = sources.get(client.key)
             if source is None:
-                source = sources[client.key] = self._sources.get(client.key) or self._source(client)
+                source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
                 source.take_over(client, [tally], tenant.refresh_ahead)
             else:
                 source.tallies.append(tally)  # tenants of one client share its token
@@ -332,9 +334,12 @@ class Proxy:
 
         return [(key.key.reveal(), caller(key)) for key in keys]
 
-    def _source(self, client: Client) -> TokenSource:
+    def _source(self, client: Client, tenant: TenantSettings) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
-        return TokenSource(client, self._endpoint, self._store, clock=self._clock, observe=observe)
+        confirmation = organization_api(self._endpoint, tenant)
+        return TokenSource(
+            client, self._endpoint, self._store, confirmation=confirmation, clock=self._clock, observe=observe
+        )
 
     def _remember_guests(self, settings: Settings) -> dict[str, Guests]:
         """Those of each tenant that wants it; what is remembered stays while the tenant and its API do."""
@@ -428,11 +433,14 @@ def client_of(tenant: TenantSettings) -> Client:
     """How a tenant's token is asked for."""
     return Client(
         tenant=tenant.name,
+        org_id=tenant.org_id,
         token_url=f"{tenant.login_url}/oauth/token",
         client_id=tenant.client_id,
         client_secret=tenant.client_secret,
         client_auth=tenant.client_auth,
         grant=tenant.grant,
+        refresh_token=tenant.refresh_token,
+        fallback_grant=tenant.fallback_grant,
         signing_key=tenant.signing_key,
         assertion=tenant.assertion,
         subject=tenant.subject,
@@ -442,6 +450,21 @@ def client_of(tenant: TenantSettings) -> Client:
         parameters=tenant.token_parameters,
         headers=tenant.token_headers,
     )
+
+
+def token_source(
+    store: TokenStore, endpoint: TokenEndpoint, tenant: TenantSettings, clock: Clock = system_clock
+) -> TokenSource:
+    """A source of a tenant's tokens outside a proxy, which asks for no confirmation of ``org_id``; to be closed."""
+    client = client_of(tenant)
+    return TokenSource(client, endpoint, store, clock=clock)
+
+
+async def log_in(
+    store: TokenStore, endpoint: TokenEndpoint, tenant: TenantSettings, code: Code, clock: Clock = system_clock
+) -> Told:
+    """Redeems a code for a tenant, and keeps the refresh token; whose it is, as far as the API tells."""
+    return await Registrar(store, endpoint, organization_api(endpoint, tenant), clock).register(client_of(tenant), code)
 
 
 def organization_api(endpoint: TokenEndpoint, tenant: TenantSettings) -> OrganizationApi:

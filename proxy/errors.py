@@ -94,6 +94,17 @@ class StoreError(ProxyError):
     """The token store can't be used now, or holds what can't be read; clients are told of a ``TokenUnavailable``."""
 
 
+class LoginFailed(ProxyError):
+    """A person's login has brought no code; the message is the reason, as half a sentence.
+
+    :ivar final: the login is over; otherwise the answer is none of its own, and it goes on
+    """
+
+    def __init__(self, message: str, *, final: bool = False) -> None:
+        super().__init__(message)
+        self.final = final
+
+
 # --- the upstream (502, 504) ---
 
 

@@ -16,7 +16,7 @@ from proxy.errors import ConfigurationError
 
 PROGRAM = "genesys-auth-proxy"
 
-COMMANDS = ("run", "demo", "sandbox", "check", "status", "snippet", "init", "schema", "health", "completion")
+COMMANDS = ("run", "demo", "sandbox", "check", "login", "status", "snippet", "init", "schema", "health", "completion")
 """Each the name of a module here and of the command in it, in the order that people need them."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proxy import app
-from proxy.core import organization, tokens
+from proxy.core import organization
 from proxy.errors import TokenError
 
 if TYPE_CHECKING:
@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 AT_ONCE = 8
 """Tenants asked at the same time; a thousand at once would be throttled."""
+
+_NOT_KEPT = (
+    'its refresh token is not tried: with store.url = "memory:" the one that comes in its place would be lost with '
+    "this command, as it is with the proxy at every restart; give store.url a file."
+)
 
 CLOCK_TOLERANCE = 30.0
 """Seconds that this machine's clock may be off; what it signs is valid for some more."""
@@ -41,6 +46,7 @@ class Finding:
 async def look_at(settings: Settings, wanted: list[TenantSettings]) -> list[Finding]:
     """What there is to know of each tenant, in their order."""
     probe = _Probe(settings)
+    await probe.open()
     room = asyncio.Semaphore(AT_ONCE)
 
     async def look(tenant: TenantSettings) -> Finding:
@@ -56,24 +62,41 @@ async def look_at(settings: Settings, wanted: list[TenantSettings]) -> list[Find
 
 
 class _Probe:
-    """Asks about tenants of some settings; to be closed."""
+    """Asks about tenants of some settings, in the place of a proxy on the same store; to be closed."""
 
     def __init__(self, settings: Settings) -> None:
-        self._endpoint = app.token_endpoint(settings)
+        self._settings = settings
+
+    async def open(self) -> None:
+        """Opens the store.
+
+        :raises ConfigurationError: it can't be used
+        """
+        self._store = await app.open_store(self._settings)
+        self._endpoint = app.token_endpoint(self._settings)
 
     async def close(self) -> None:
         await self._endpoint.close()
+        await self._store.close()
 
     async def look(self, tenant: TenantSettings) -> Finding:
-        """Gets a token as the proxy would, and compares what the API says of it with the configuration."""
+        """Gets a token as the proxy would, and compares what the API says of it with the configuration.
+
+        A refresh token that is used up in it is replaced in the store, where a proxy finds the next one.
+        """
         found = Finding(tenant.name, tenant.region or tenant.api_url.authority)
+        if tenant.grant == "refresh_token" and self._settings.store.kind == "memory":
+            return replace(found, problem=_NOT_KEPT)
+        source = app.token_source(self._store, self._endpoint, tenant)
         try:
-            answer = await self._endpoint.ask(app.client_of(tenant))
-            lifetime = tokens.lifetime(answer.expires_in, server_time=answer.server_time or time.time())
-            found = replace(found, lifetime=lifetime, clock=_ahead(answer.server_time))
-            told = await app.organization_api(self._endpoint, tenant).told(answer.access_token)
+            token = await source.refresh()  # the store's, or one attempt
+            found = replace(found, lifetime=source.seconds_left(token))
+            told = await app.organization_api(self._endpoint, tenant).told(token.access_token)
+            found = replace(found, clock=_ahead(told.server_time))
         except TokenError as error:
             return _failed(found, tenant, error)
+        finally:
+            await source.close()
         wrong = None if tenant.org_id is None else organization.mismatch(tenant.org_id, told)
         return replace(
             found,

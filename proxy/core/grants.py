@@ -39,6 +39,8 @@ class Client:
 
     tenant: str
     """It makes a token another one only where refresh tokens are kept under it; otherwise it is for messages."""
+    org_id: str | None = field(default=None, kw_only=True)
+    """The organization that the token must belong to."""
     token_url: str
     client_id: str
     client_secret: Secret | None = None
@@ -75,7 +77,14 @@ class Client:
         secrets = [self.client_secret, self.refresh_token]
         secrets.append(None if self.signing_key is None else self.signing_key.pem)
         secrets.append(self.assertion if isinstance(self.assertion, Secret) else None)
-        parts: list[object] = [self.token_url, self.client_id, *map(_digest, secrets), self.client_auth, self.grant]
+        parts: list[object] = [
+            self.org_id,
+            self.token_url,
+            self.client_id,
+            *map(_digest, secrets),
+            self.client_auth,
+            self.grant,
+        ]
         parts += [self.fallback_grant, self.subject, self.audience, self.scope, self.resource_server]
         parts.append(None if self.signing_key is None else [self.signing_key.algorithm, self.signing_key.key_id])
         parts.append(self.assertion.path if isinstance(self.assertion, AssertionFile) else None)
@@ -103,6 +112,15 @@ def _digest(secret: Secret | None) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """An authorization code, and what proves that it was asked for here (RFC 6749 4.1.3, RFC 7636 4.5)."""
+
+    value: Secret
+    redirect_uri: str
+    verifier: Secret
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What one token request shows beside what is configured; made or read for it alone."""
 
@@ -112,6 +130,8 @@ class Evidence:
     """The grant (RFC 7522 2.1, RFC 7523 2.1)."""
     refresh_token: Secret | None = None
     """The grant (RFC 6749 6)."""
+    code: Code | None = None
+    """The grant (RFC 6749 4.1.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +144,9 @@ class TokenRequest:
 
 
 def token_request(client: Client, evidence: Evidence = Evidence()) -> TokenRequest:
-    """The request that asks for a client's token (RFC 6749 4.4.2 and 6, RFC 7521 4.1)."""
+    """The request that asks for a client's token (RFC 6749 4.1.3, 4.4.2 and 6, RFC 7521 4.1)."""
     form = _grant(client, evidence)
-    if client.scope:
+    if client.scope and client.grant != "authorization_code":  # it was asked for at the login page
         form.append(("scope", " ".join(client.scope)))
     if client.resource_server is not None:
         form.append(("resourceServer", client.resource_server))
@@ -146,6 +166,15 @@ def token_request(client: Client, evidence: Evidence = Evidence()) -> TokenReque
 
 def _grant(client: Client, evidence: Evidence) -> list[tuple[str, str]]:
     match client.grant:
+        case "authorization_code":
+            code = evidence.code
+            assert code is not None, "no code grant without a code"
+            return [
+                ("grant_type", client.grant),
+                ("code", code.value.reveal()),
+                ("redirect_uri", code.redirect_uri),
+                ("code_verifier", code.verifier.reveal()),
+            ]
         case "refresh_token":
             assert evidence.refresh_token is not None, "no refresh grant without a refresh token"
             return [("grant_type", client.grant), ("refresh_token", evidence.refresh_token.reveal())]

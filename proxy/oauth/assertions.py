@@ -7,7 +7,7 @@ import secrets
 import time
 from pathlib import Path
 
-from proxy.core.grants import AssertionFile, Client, Evidence, SigningKey, claims
+from proxy.core.grants import AssertionFile, Client, Code, Evidence, SigningKey, claims
 from proxy.core.secret import Secret
 from proxy.errors import TokenUnavailable
 
@@ -15,10 +15,11 @@ LONGEST_ASSERTION = 262_144
 """Bytes; a SAML response with certificates takes some 10,000."""
 
 
-async def evidence(client: Client, refresh_token: Secret | None = None) -> Evidence:
+async def evidence(client: Client, refresh_token: Secret | None = None, code: Code | None = None) -> Evidence:
     """The evidence for one request.
 
     :param refresh_token: for the grant ``refresh_token``
+    :param code: for the grant ``authorization_code``
     :raises TokenUnavailable: the assertion's file can't be read just now
     """
     client_assertion = assertion = None
@@ -27,7 +28,7 @@ async def evidence(client: Client, refresh_token: Secret | None = None) -> Evide
         client_assertion = _sign(client.signing_key, claims(client, client.client_id, time.time(), _token_id()))
     if client.grant in ("saml2_bearer", "jwt_bearer"):
         assertion = await _grant_assertion(client)
-    return Evidence(client_assertion, assertion, refresh_token)
+    return Evidence(client_assertion, assertion, refresh_token, code)
 
 
 async def _grant_assertion(client: Client) -> str:

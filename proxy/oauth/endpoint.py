@@ -17,7 +17,7 @@ from yarl import URL
 from proxy.core import guests
 from proxy.core.answers import LONGEST_ANSWER, TokenAnswer, read_answer, unreachable
 from proxy.core.detour import DIRECT, Detours
-from proxy.core.grants import Client, token_request
+from proxy.core.grants import Client, Code, token_request
 from proxy.core.secret import Secret
 from proxy.errors import TokenUnavailable
 from proxy.oauth.assertions import evidence
@@ -70,14 +70,17 @@ class TokenEndpoint:
         """Waits until the client's login host has room for one more request."""
         return self._turns[client.login]
 
-    async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
+    async def ask(
+        self, client: Client, refresh_token: Secret | None = None, *, code: Code | None = None
+    ) -> TokenAnswer:
         """Asks for a token.
 
         :param refresh_token: the one to show, for the grant ``refresh_token``
+        :param code: the one to redeem, for the grant ``authorization_code``
         :raises TokenUnavailable: no answer, or one that says "later"
         :raises TokenRefused: the endpoint refuses this client or request
         """
-        request = token_request(client, await evidence(client, refresh_token))
+        request = token_request(client, await evidence(client, refresh_token, code))
         try:
             reply = await self.send("POST", request.url, request.headers, request.body)
         except NoReply as none:

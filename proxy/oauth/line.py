@@ -46,6 +46,16 @@ class Endpoint(Protocol):
         """
 
 
+class Confirmation(Protocol):
+    """What tells a line whose its tokens are."""
+
+    async def confirm(self, client: Client, access_token: str) -> None:
+        """Returns where the token is of the client's ``org_id``.
+
+        :raises TokenError: it is not, or that can't be told
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Obtained:
     """An access token that may be used: whatever has to be stored with it is stored."""
@@ -84,6 +94,7 @@ class Line:
         endpoint: Endpoint,
         store: TokenStore,
         *,
+        confirmation: Confirmation | None = None,
         asked: Callable[[str, str, float], None],
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
@@ -91,6 +102,9 @@ class Line:
     ) -> None:
         self._shelf = Shelf(client, store, clock, sleep)
         self._endpoint = endpoint
+        self._confirmation = confirmation
+        self._organization: str | None = None
+        self._unconfirmed = 0
         self._asked = asked
         self._clock = clock
         self._sleep = sleep
@@ -129,6 +143,8 @@ class Line:
                         outcome = await (self._ask(seen, step) if isinstance(step, Ask) else self._do(seen, step))
                 else:
                     outcome = await self._do(seen, step)
+                if isinstance(outcome, Obtained):
+                    return await self._confirmed(outcome)
                 if outcome is not None:
                     return outcome
         except StoreError as error:
@@ -148,6 +164,7 @@ class Line:
     async def _look(self, *, rejected: bool) -> tuple[Reading, turn.Step]:
         seen = await self._shelf.look()
         record = seen.record or Record()
+        self._organization = record.organization
         if self._pardons:
             self._pardons, self._pardoned = False, record.setback
         lease, since = self._watched
@@ -169,6 +186,25 @@ class Line:
             case Refuse():
                 return step
         return None
+
+    async def _confirmed(self, token: Obtained) -> Obtained | Refuse:
+        """The token, once the API has said that it is of the right organization; asked once for a line."""
+        client = self.client
+        if self._confirmation is None or client.org_id is None or self._organization == client.org_id:
+            return token
+        try:
+            await self._confirmation.confirm(client, token.access_token)
+        except TokenError as error:
+            if error.error != "unconfirmed" or isinstance(error, TokenUnavailable):
+                self._access = None  # the next attempt begins with this token: another would tell no more
+            self._unconfirmed += 1
+            final = isinstance(error, TokenRefused)
+            pause = backoff.pause(self._unconfirmed, final=final, retry_after=error.retry_after, jitter=self._jitter())
+            return Refuse(error, pause, self._unconfirmed)
+        self._unconfirmed = 0
+        with contextlib.suppress(StoreError):  # then it is asked again after a restart
+            await self._shelf.confirm(client.org_id)
+        return token
 
     def _adopted(self, access: Access, seen: Reading) -> Obtained:
         self._access = access

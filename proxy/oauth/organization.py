@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 
 from proxy.core import organization
+from proxy.core.grants import Client
 from proxy.core.organization import Told
-from proxy.errors import TokenUnavailable
+from proxy.errors import TokenRefused, TokenUnavailable
 from proxy.oauth.endpoint import NoReply, Reply, TokenEndpoint
 
 
@@ -18,6 +19,17 @@ class OrganizationApi:
     endpoint: TokenEndpoint
     tenant: str
     api_url: str
+
+    async def confirm(self, client: Client, access_token: str) -> None:
+        """Returns where the token is of the client's ``org_id``.
+
+        :raises TokenUnavailable: that can't be told for now
+        :raises TokenRefused: it is another organization's, or this client can't be told
+        """
+        assert client.org_id is not None, "nothing to compare with"
+        reason = organization.mismatch(client.org_id, await self.told(access_token))
+        if reason is not None:
+            raise TokenRefused(f"Tenant {self.tenant}: {reason}", error="wrong_organization")
 
     async def told(self, access_token: str) -> Told:
         """What the API says of a token; nothing, where it tells this client nothing.

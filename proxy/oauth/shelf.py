@@ -131,6 +131,19 @@ class Shelf:
             self._known = record
         return written
 
+    async def confirm(self, organization: str) -> None:
+        """Notes whose the tokens of this line are, unless there is another line by now.
+
+        Where somebody else writes at this moment, nothing is noted, and the API is asked once more.
+
+        :raises StoreError: the store can't be used
+        """
+        seen = await self._store.load(self._key)
+        if seen.record is not None and seen.record.generation == self._known.generation:
+            confirmed = replace(seen.record, organization=organization)
+            if await self._store.replace(seen, confirmed) is not None:
+                self._known = confirmed
+
     async def keep(self, held: Reading, asked: Ask, outcome: Record) -> bool:
         """Stores what a request brought, before anybody uses it; False where the store has something better.
 

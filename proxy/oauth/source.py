@@ -17,7 +17,7 @@ from proxy.core.tokens import Instant, Token
 from proxy.core.turn import Refuse
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.clock import Clock
-from proxy.oauth.line import Endpoint, Line, Obtained
+from proxy.oauth.line import Confirmation, Endpoint, Line, Obtained
 from proxy.oauth.shelf import Sleep
 from proxy.oauth.store import TokenStore
 
@@ -54,6 +54,7 @@ class TokenSource:
     * A token is never given out once it is expired, whatever the token endpoint does.
     * While a token lives, a failed refresh is nobody's concern but the log's: a token that the upstream refused
       is kept aside, and trusted again if no newer one can be had.
+    * With ``org_id``, no token is given out before the API has confirmed once whose it is.
     * After a failure the endpoint is left alone for a while that doubles, for all callers alike.
     """
 
@@ -63,13 +64,23 @@ class TokenSource:
         endpoint: Endpoint,
         store: TokenStore,
         *,
+        confirmation: Confirmation | None = None,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         observe: Observe | None = None,
     ) -> None:
         self._observe = observe
-        self._line = Line(client, endpoint, store, asked=self._count, clock=clock, sleep=sleep, jitter=jitter)
+        self._line = Line(
+            client,
+            endpoint,
+            store,
+            confirmation=confirmation,
+            asked=self._count,
+            clock=clock,
+            sleep=sleep,
+            jitter=jitter,
+        )
         self.tallies: list[Tally] = []
         self._refresh_ahead = 60.0
         self._clock = clock

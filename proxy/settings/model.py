@@ -38,6 +38,7 @@ from proxy.settings.values import (
     Port,
     Printable,
     ProxyValue,
+    RedirectUri,
     Region,
     Rule,
     Scope,
@@ -51,7 +52,8 @@ from proxy.settings.values import (
     User,
 )
 
-Grant = Literal["client_credentials", "saml2_bearer", "jwt_bearer"]
+FallbackGrant = Literal["client_credentials", "saml2_bearer", "jwt_bearer"]
+Grant = Literal["client_credentials", "refresh_token", "saml2_bearer", "jwt_bearer"]
 ClientAuth = Literal["client_secret_basic", "client_secret_post", "private_key_jwt", "none"]
 
 
@@ -269,6 +271,19 @@ class TenantTable(Section):
         description="URL of the deployment files; default: https://api-cdn.<domain>, or api_url.",
     )
     grant: Grant = Field(default="client_credentials", description="OAuth grant that gets the token.")
+    refresh_token: ClientSecret | None = Field(
+        default=None,
+        description="The first refresh token, given like a secret, for the grant refresh_token; those that come after "
+        'it are kept in the store. Without one, "login" gets it.',
+    )
+    fallback_grant: FallbackGrant | None = Field(
+        default=None, description="Grant that gets the token once the refresh token is refused (invalid_grant)."
+    )
+    redirect_uri: RedirectUri = Field(
+        default="http://localhost:8085/oauth/callback",
+        description='Where "login" waits for the browser; the OAuth client must have it exactly so. Port 0: any free '
+        "one, for servers that take any.",
+    )
     client_id: Printable | None = Field(default=None, description="Id of the OAuth client; required.")
     client_auth: ClientAuth = Field(
         default="client_secret_basic", description="How the client proves at the token endpoint who it is."
@@ -316,7 +331,8 @@ class TenantTable(Section):
         json_schema_extra={"default": {}},
     )
     org_id: Printable | None = Field(
-        default=None, description='Id of the org that the token must belong to; "check" compares it.'
+        default=None,
+        description="Id of the org that the token must belong to; no token is used before the API has confirmed it.",
     )
     refresh_ahead: Seconds = Field(
         default=60.0,
@@ -393,6 +409,9 @@ class TenantSettings:
     webmessaging_url: BaseUrl
     cdn_url: BaseUrl
     grant: Grant
+    refresh_token: Secret | None
+    fallback_grant: FallbackGrant | None
+    redirect_uri: str
     client_id: str
     client_auth: ClientAuth
     client_secret: Secret | None

@@ -10,8 +10,6 @@ from proxy.core.grants import SigningKey
 from proxy.settings.model import TenantSettings, TenantTable
 from proxy.settings.problems import quoted
 
-_ASSERTION_GRANTS = ("saml2_bearer", "jwt_bearer")
-
 URLS = ("api_url", "login_url", "webmessaging_url", "cdn_url")
 
 
@@ -48,10 +46,10 @@ def _unproven(table: TenantTable) -> Iterator[tuple[str, str]]:
     """What the client authentication and the grant need, and the table does not have."""
     if table.client_auth.startswith("client_secret") and table.client_secret is None:
         yield "client_secret", 'expected the OAuth client\'s secret, e.g. { env = "ACME_SECRET" }'
-    if table.client_auth == "none" and table.grant == "client_credentials":
+    if table.client_auth == "none" and "client_credentials" in _grants(table):
         # RFC 6749 4.4
         yield "client_auth", "expected client authentication: the grant client_credentials rests on nothing else"
-    if table.grant == "saml2_bearer" and table.assertion is None:
+    if "saml2_bearer" in _grants(table) and table.assertion is None:
         yield "assertion", 'expected a SAML assertion for this grant, e.g. { file = "acme.saml" }'
     if _signs(table) and table.private_key is None:
         needs = "grant jwt_bearer needs it, or an assertion"
@@ -64,8 +62,20 @@ def _unproven(table: TenantTable) -> Iterator[tuple[str, str]]:
         yield "signing_algorithm", f"expected {' or '.join(key.algorithms)} with this key (got {quoted(algorithm)})"
 
 
+def _grants(table: TenantTable) -> set[str]:
+    """The grant, and the one that is there for when a refresh token is refused."""
+    grants: set[str] = {table.grant}
+    if table.grant == "refresh_token" and table.fallback_grant is not None:
+        grants.add(table.fallback_grant)
+    return grants
+
+
 def _signs_grant(table: TenantTable) -> bool:
-    return table.grant == "jwt_bearer" and table.assertion is None
+    return "jwt_bearer" in _grants(table) and table.assertion is None
+
+
+def _takes_assertion(table: TenantTable) -> bool:
+    return bool({"saml2_bearer", "jwt_bearer"} & _grants(table))
 
 
 def _signs(table: TenantTable) -> bool:
@@ -82,7 +92,10 @@ def idle(table: TenantTable, own: Collection[str], broken: Collection[str]) -> l
     if {"grant", "client_auth", "assertion"} & set(broken):
         return []
     signing = "expected only with client_auth private_key_jwt, or with grant jwt_bearer and no assertion"
+    refreshes = table.grant == "refresh_token"
     needed = {
+        "refresh_token": (refreshes, "expected only with grant refresh_token"),
+        "fallback_grant": (refreshes, "expected only with grant refresh_token"),
         "client_secret": (
             table.client_auth.startswith("client_secret"),
             "expected only with client_auth client_secret_…",
@@ -91,7 +104,7 @@ def idle(table: TenantTable, own: Collection[str], broken: Collection[str]) -> l
         "key_id": (_signs(table), signing),
         "signing_algorithm": (_signs(table), signing),
         "audience": (_signs(table), signing),
-        "assertion": (table.grant in _ASSERTION_GRANTS, "expected only with grant saml2_bearer or jwt_bearer"),
+        "assertion": (_takes_assertion(table), "expected only with grant saml2_bearer or jwt_bearer"),
         "subject": (_signs_grant(table), "expected only with grant jwt_bearer and no assertion"),
     }
     return [(key, message) for key, (used, message) in needed.items() if key in own and not used]
@@ -123,11 +136,14 @@ def resolved(name: str, table: TenantTable) -> TenantSettings:
         webmessaging_url=urls.webmessaging,
         cdn_url=urls.cdn,
         grant=table.grant,
+        refresh_token=table.refresh_token if table.grant == "refresh_token" else None,
+        fallback_grant=table.fallback_grant if table.grant == "refresh_token" else None,
+        redirect_uri=table.redirect_uri,
         client_id=table.client_id,
         client_auth=table.client_auth,
         client_secret=table.client_secret if table.client_auth.startswith("client_secret") else None,
         signing_key=_signing_key(table) if signs else None,
-        assertion=table.assertion if table.grant in _ASSERTION_GRANTS else None,
+        assertion=table.assertion if _takes_assertion(table) else None,
         subject=table.subject if _signs_grant(table) else None,
         audience=table.audience if signs else None,
         scope=table.scope,

@@ -25,6 +25,7 @@ _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # token, RFC 9110 5.6.
 _FIELD_VALUE = re.compile(r"[!-~](?:[ \t!-~]*[!-~])?")  # RFC 9110 5.5, without obs-text
 _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 3.3
 _VSCHAR = re.compile(r"[ -~]+")  # RFC 6749 A
+_REDIRECT_URI = re.compile(r"http://(?:localhost|127\.0\.0\.1|\[::1\]):(?P<port>[0-9]{1,5})/[A-Za-z0-9._~/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _USUAL_VARIABLE = re.compile(r"(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3})(?:_(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3}))*")
 
@@ -250,6 +251,20 @@ Region = Annotated[
 Host = Annotated[str, PlainValidator(_host), _TEXT]
 HostValue = Annotated[str, PlainValidator(lambda value: bracketed(_host(value))), _TEXT]
 Origin = Annotated[str, PlainValidator(lambda value: _parsed(parse_origin, value)), _TEXT]
+
+
+def _redirect_uri(value: object) -> str:
+    text = _string(value)
+    parts = _REDIRECT_URI.fullmatch(text)
+    if parts is None or int(parts["port"]) > 65_535:
+        raise ValueError(
+            "expected an http URL on localhost, 127.0.0.1 or [::1] with port and path, such as "
+            f"http://localhost:8085/oauth/callback (RFC 8252 7.3) (got {quoted(text)})"
+        )
+    return text
+
+
+RedirectUri = Annotated[str, PlainValidator(_redirect_uri), WithJsonSchema({"type": "string", "format": "uri"})]
 
 
 # --- token requests ---

@@ -38,6 +38,7 @@ def basic(client: Client) -> str:
 KEY = SigningKey(Secret("pem"), "RS256")
 
 CHANGES: dict[str, tuple[object, ...]] = {
+    "org_id": ("org-1", ""),
     "token_url": ("https://login.mypurecloud.ie/oauth/token", "https://login.mypurecloud.de/oauth/token/"),
     "client_id": ("acme-id2", "", "acme"),
     "client_secret": (Secret("hunter3"), Secret(""), None),
@@ -68,6 +69,7 @@ clients = st.builds(
     Client,
     tenant=st.just("acme"),
     token_url=texts,
+    org_id=st.none() | texts,
     client_id=texts,
     client_secret=st.none() | texts.map(Secret),
     client_auth=texts,

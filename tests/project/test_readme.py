@@ -115,7 +115,7 @@ def test_every_event_of_the_log_is_in_its_table() -> None:
     assert told == set(re.findall(r'"event": \\?"([a-z_.]+)', source))
 
 
-NEVER_ANSWERED = (errors.ConfigurationError, errors.StoreError, errors.ClientClosed)
+NEVER_ANSWERED = (errors.ConfigurationError, errors.StoreError, errors.LoginFailed, errors.ClientClosed)
 
 
 def own_answers() -> Iterator[tuple[int, str]]:

@@ -182,9 +182,49 @@ def test_a_jwt_is_signed_here_for_somebody(signed: Folder) -> None:
     assert [problem.split(": ")[1] for problem in problems] == ["tenants.acme.private_key", "tenants.acme.subject"]
 
 
+REFRESHING = f'{TENANT}{SECRET}grant = "refresh_token"\n'
+
+
+def test_a_refresh_token_is_configured_or_comes_by_a_login(folder: Folder) -> None:
+    assert folder.load(REFRESHING).tenants["acme"].refresh_token is None
+    found = folder.load(f'{REFRESHING}refresh_token = "r1"').tenants["acme"]
+    assert (found.refresh_token, found.fallback_grant) == (Secret("r1"), None)
+
+
+def test_the_fallback_grant_needs_what_it_would_need_alone(folder: Folder) -> None:
+    fallback = f"{REFRESHING}fallback_grant = "
+    assert folder.load(f'{fallback}"client_credentials"').tenants["acme"].fallback_grant == "client_credentials"
+    found = folder.load(f'{fallback}"saml2_bearer"\nassertion = "a"').tenants["acme"]
+    assert found.assertion == Secret("a")
+    (problem,) = folder.problems(f'{fallback}"saml2_bearer"')
+    assert problem.startswith("proxy.toml: tenants.acme.assertion: expected a SAML assertion")
+    (problem,) = folder.problems(f'{fallback}"refresh_token"')
+    assert problem.startswith("proxy.toml: tenants.acme.fallback_grant: expected ")
+    public = fallback.replace(SECRET, 'client_auth = "none"\n')
+    (problem,) = folder.problems(f'{public}"client_credentials"')
+    assert problem.startswith("proxy.toml: tenants.acme.client_auth: expected client authentication")
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:8085/oauth/callback", "http://127.0.0.1:0/", "http://[::1]:1/a-b"])
+def test_a_redirect_uri_is_one_of_this_machines(folder: Folder, uri: str) -> None:
+    assert folder.load(f'{REFRESHING}redirect_uri = "{uri}"').tenants["acme"].redirect_uri == uri
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["https://localhost:1/", "http://localhost/", "http://localhost:1", "http://example.com:1/", "http://localhost:1/?a",
+     "http://localhost:1/#a", "http://u:p@localhost:1/", "http://localhost:65536/", "http://0.0.0.0:1/", "", "x"],
+)  # fmt: skip
+def test_any_other_redirect_uri_is_refused(folder: Folder, uri: str) -> None:
+    (problem,) = folder.problems(f'{REFRESHING}redirect_uri = "{uri}"')
+    assert problem.startswith("proxy.toml: tenants.acme.redirect_uri: expected an http URL on localhost")
+
+
 # --- what would do nothing ---
 
 IDLE = {
+    "refresh_token": [('"x"', SECRET)],
+    "fallback_grant": [('"client_credentials"', SECRET)],
     "client_secret": [('"x"', 'client_auth = "none"\ngrant = "saml2_bearer"\nassertion = "a"'), ('"x"', SIGNED)],
     "private_key": [
         ('{ file = "key.pem" }', SECRET),

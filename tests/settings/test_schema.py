@@ -120,6 +120,7 @@ def test_what_is_switched_off_in_the_reference_loads_when_switched_on(folder: Fo
         'proxy.toml: listen.tls_key: file "key.pem" does not exist; expected PEM',
         'proxy.toml: listen.client_ca: file "client-ca.pem" does not exist; expected certificates in PEM',
         'proxy.toml: upstream.ca_file: file "corporate-ca.pem" does not exist; expected certificates in PEM',
+        f'proxy.toml: tenants.acme.refresh_token: file "/run/secrets/acme-refresh-token" {advice}',
         f'proxy.toml: tenants.acme.private_key: file "/run/secrets/acme.pem" {advice}',
         f'proxy.toml: tenants.acme.assertion: file "/run/assertions/acme" {advice}',
     ]

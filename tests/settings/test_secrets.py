@@ -182,7 +182,7 @@ SHAPES = [
 
 
 def test_the_schema_knows_which_keys_are_secret() -> None:
-    tenants = ("client_secret", "private_key", "assertion")
+    tenants = ("refresh_token", "client_secret", "private_key", "assertion")
     assert secret_keys(schema()) == [
         "access.caller_keys",
         "store.url",

@@ -209,7 +209,10 @@ def test_a_scope_of_another_shape_is_refused(folder: Folder, value: str, got: st
 def test_a_grant_is_one_of_these(folder: Folder) -> None:
     assert folder.tenant('grant = "client_credentials"').grant == "client_credentials"
     assert folder.problems(f'{TENANT}grant = "password"') == [
-        'proxy.toml: tenants.acme.grant: expected "client_credentials", "saml2_bearer" or "jwt_bearer" (got "password")'
+        (
+            'proxy.toml: tenants.acme.grant: expected "client_credentials", "refresh_token", "saml2_bearer" or '
+            '"jwt_bearer" (got "password")'
+        )
     ]
 
 

@@ -39,8 +39,12 @@ def confidential(client_id: str, secret: str, organization: str = "acme", **meta
 
 def refreshing(client_id: str, secret: str, organization: str = "acme", **metadata: object) -> dict[str, object]:
     """A client that people log in with, and whose tokens are refreshed."""
-    grants = {"grant_types": ["authorization_code", "refresh_token"], "response_types": ["code"]}
-    return confidential(client_id, secret, organization, redirect_uris=[CALLBACK], **grants | metadata)
+    usual = {
+        "grant_types": ["authorization_code", "refresh_token"],
+        "response_types": ["code"],
+        "redirect_uris": [CALLBACK],
+    }
+    return confidential(client_id, secret, organization, **usual | metadata)
 
 
 class AuthorizationServer:
