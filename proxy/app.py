@@ -33,6 +33,7 @@ from proxy.oauth.source import TokenSource
 from proxy.oauth.store import TokenStore
 from proxy.oauth.store.database import StoreNotWritable
 from proxy.oauth.store.opening import memory_store, redis_store, sqlite_store
+from proxy.process import most_connections
 from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
 from proxy.tls import client_context, renewed, server_context
 from proxy.traces import Tracing, tracing
@@ -529,7 +530,7 @@ def _limits(settings: Settings) -> Limits:
         max_header_bytes=limits.max_header_bytes,
         head_timeout=limits.request_timeout,
         idle_timeout=limits.idle_timeout,
-        max_connections=limits.max_connections,
+        max_connections=most_connections(limits.max_connections),
         max_requests=limits.max_requests_per_connection,
         max_pipelined=limits.max_pipelined_requests,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import config_option, tenant_names
+from proxy.cli.options import check_files, config_option, permissions_option, tenant_names
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("tenant", nargs=-1, shell_complete=tenant_names)
 @config_option
+@permissions_option
 @click.pass_context
-def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:
+def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permissions: str) -> None:
     """Check the configuration against Genesys Cloud.
 
     For each TENANT, or for all, it gets a token, calls the API with it, and compares organization, scope and clocks.
@@ -33,6 +34,8 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path) -> None:
     from proxy.settings import load
 
     settings = load(config)
+    for file in check_files(settings, check_permissions):
+        click.echo(f"warning: {file}", err=True)
     wanted = tenants_named(settings, tenant)
     console = Console()
     with console.status(f"Asking for {_tenants(len(wanted))}"):

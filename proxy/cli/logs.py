@@ -11,11 +11,15 @@ from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Literal
 
 from proxy.cli.lines import Lines
+from proxy.core.scrub import scrubbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import TracebackType
 
     from proxy.core.report import RequestRecord
+
+log = logging.getLogger(__name__)
 
 Style = Literal["auto", "text", "json"]
 """``auto`` is text on a terminal and JSON elsewhere."""
@@ -55,11 +59,17 @@ def start_log(level: str, style: Style) -> Log:
     handler.setFormatter(_Formatter(line))
     logging.basicConfig(handlers=[handler], level=logging.WARNING)
     logging.getLogger("proxy").setLevel(level.upper())
+    sys.excepthook = _told_of_the_end
     if level in ("warning", "error"):
         return Log(lines, lambda _: None)
     put = lines.put
     told = _json_request if as_json else _text_request
     return Log(lines, lambda record: put(told(time.time(), record)))
+
+
+def _told_of_the_end(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Tells what ends the program as the log tells it; Python itself would quote what the error quotes."""
+    log.critical("a defect ended the program", exc_info=(kind, error, traceback), extra={"event": "proxy.defect"})
 
 
 class _Formatter(logging.Formatter):
@@ -69,9 +79,9 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         members: dict[str, object] = {name: getattr(record, name) for name in _KNOWN if hasattr(record, name)}
-        members["message"] = record.getMessage()
+        members["message"] = scrubbed(record.getMessage())
         if record.exc_info:
-            members["traceback"] = self.formatException(record.exc_info)
+            members["traceback"] = scrubbed(self.formatException(record.exc_info))
         return self._line(record.created, record.levelname.lower(), members)
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from proxy.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from proxy.sandbox import Faults
     from proxy.settings import Settings, TenantSettings
@@ -63,6 +65,30 @@ def log_options(function: F) -> F:
         help="text, json, or auto (the default): text on a terminal, JSON elsewhere.",
     )
     return level(style(function))
+
+
+def permissions_option(function: F) -> F:
+    """``--check-permissions MODE``, given to the command as ``check_permissions``."""
+    return click.option(
+        "--check-permissions",
+        type=click.Choice(["warn", "strict", "off"]),
+        default="warn",
+        metavar="MODE",
+        help="Files with secrets that others can read: warn of them (the default), strict: end with an error, or off.",
+    )(function)
+
+
+def check_files(settings: Settings, mode: str) -> list[str]:
+    """What is to be warned of, one sentence for each file that others can read.
+
+    :raises ConfigurationError: with the same, where the mode is ``strict``
+    """
+    from proxy.settings import too_open
+
+    found = [] if mode == "off" else too_open(settings.secret_files)
+    if found and mode == "strict":
+        raise ConfigurationError(found)
+    return found
 
 
 def fault_option(function: F) -> F:

@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 
 from proxy import errors
+from proxy.core.scrub import scrubbed
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ def explain(error: Exception) -> Failure:
     An exception that is none of ours is a defect of this program: it is logged with its traceback and told
     without details.
     """
-    message = str(error)
+    message = scrubbed(str(error))
     match error:
         case errors.BadRequest():
             return _bad_request(error)
@@ -66,7 +67,7 @@ def explain(error: Exception) -> Failure:
 
 
 def _bad_request(error: errors.BadRequest) -> Failure:
-    message = str(error)
+    message = scrubbed(str(error))
     match error:
         case errors.TargetTooLong():
             return Failure(414, "request.uri.too.long", "http_request_error", message)

@@ -13,6 +13,7 @@ from proxy.settings.model import (
     TenantSettings,
     UpstreamSettings,
 )
+from proxy.settings.permissions import too_open
 from proxy.settings.schema import schema, starter
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "matching",
     "schema",
     "starter",
+    "too_open",
 ]

@@ -66,7 +66,10 @@ def _assertion(value: object, info: ValidationInfo) -> Secret | AssertionFile:
     if isinstance(value, AssertionFile):
         return value
     place = place_of(info)
-    found = secret(value, Place(place.folder, place.environ))  # not among the files whose change is a reason to reload
+    apart = Place(place.folder, place.environ)  # not among the files whose change is a reason to reload
+    found = secret(value, apart)
+    place.secrets |= apart.secrets
+    place.literal = place.literal or apart.literal
     text = found.reveal()
     if not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("expected an assertion: one line of base64 or a JWT")

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from proxy.core.routing import TENANT_NAME
 from proxy.core.secret import Secret
+from proxy.core.urls import is_loopback
 from proxy.errors import ConfigurationError
 from proxy.settings.listening import misfits
 from proxy.settings.model import (
@@ -108,6 +109,8 @@ class _Reader:
             log=main.log,
             tenants=MappingProxyType(tenants),
             sources=tuple(self.place.sources),
+            # Where every login is on this machine, it is a sandbox's: its secrets open nothing.
+            secret_files=tuple(self.place.secrets) if any(map(_is_elsewhere, tenants.values())) else (),
             included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),
         )
 
@@ -174,7 +177,7 @@ class _Reader:
         if content is None:
             self.refused.add(("tenants",))
             return {}
-        place = Place(path.parent, self.place.environ, self.place.sources)
+        place = Place(path.parent, self.place.environ, self.place.sources, self.place.secrets)
         return self.claim(self.check(IncludedFile, content, path, place).tenants, path)
 
     def claim(self, tables: Mapping[str, TenantTable], path: Path) -> dict[str, TenantTable]:
@@ -198,7 +201,10 @@ class _Reader:
         """The model of a file; what is no good is reported and taken out, and the rest checked."""
         while True:
             try:
-                return model.model_validate(content, context=place)
+                checked = model.model_validate(content, context=place)
+                if place.literal:
+                    place.secrets[path.absolute()] = None
+                return checked
             except ValidationError as error:
                 details = error.errors(include_url=False)
             for detail in details:
@@ -257,6 +263,10 @@ class _Reader:
             broken = refused[("tenants", name)] | refused[("defaults",)]
             for key, message in lacking(table, broken) + idle(table, own[name], broken):
                 self.report(self.homes[name], ("tenants", name, key), message)
+
+
+def _is_elsewhere(tenant: TenantSettings) -> bool:
+    return not is_loopback(tenant.login_url.host)
 
 
 def _syntax(error: tomllib.TOMLDecodeError) -> str:

@@ -31,6 +31,7 @@ from proxy.settings.values import (
     HeaderSize,
     Host,
     HostValue,
+    KeyFile,
     Mode,
     Origin,
     ParameterName,
@@ -73,7 +74,9 @@ class ListenSettings(Section):
         description="File of PEM certificates, the proxy's own first: clients connect with TLS. Read again when it "
         "changes.",
     )
-    tls_key: File | None = Field(default=None, description="File of the certificate's private key, PEM, not encrypted.")
+    tls_key: KeyFile | None = Field(
+        default=None, description="File of the certificate's private key, PEM, not encrypted."
+    )
     client_ca: CaFile | None = Field(
         default=None,
         description="File of PEM certificates: over TCP, only clients that one of them vouches for may connect.",
@@ -453,5 +456,7 @@ class Settings:
     """By name, in the order of the files."""
     sources: tuple[Path, ...]
     """Every file that was read, absolute: the configuration, what it includes, secrets and certificates."""
+    secret_files: tuple[Path, ...]
+    """Every file that a secret stands in, absolute."""
     included: tuple[str, ...] = ()
     """The patterns of ``include``, absolute; ``load.matching`` finds their files."""

@@ -66,11 +66,15 @@ class Place:
 
     :ivar folder: what relative paths in the file are relative to
     :ivar sources: every file read so far, in order; validation adds to it
+    :ivar secrets: those of them that hold nothing but a secret
+    :ivar literal: a secret stands in the file itself
     """
 
     folder: Path = field(default_factory=Path)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     sources: dict[Path, None] = field(default_factory=dict)
+    secrets: dict[Path, None] = field(default_factory=dict)
+    literal: bool = False
 
     def path(self, text: str) -> Path:
         return (self.folder / text).absolute()
@@ -107,6 +111,7 @@ def secret(value: object, place: Place) -> Secret:
             return value
         case str():
             text, origin = value, "an empty string"
+            place.literal = True
         case {"env": str(name), **rest} if not rest:
             text, origin = _variable(name, place), f"environment variable {name}, which is empty"
         case {"file": str(name), **rest} if not rest:
@@ -143,7 +148,7 @@ def _content(name: str, place: Place) -> str:
         raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
     if len(content) > LONGEST_SECRET:
         raise ValueError(f"file {quoted(name)} is longer than {LONGEST_SECRET} bytes; expected one line")
-    place.sources[path] = None
+    place.sources[path] = place.secrets[path] = None
     try:
         return content.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -196,7 +201,12 @@ def proxy_of(text: str) -> ForwardProxy | None:
 def _proxy(value: object, info: ValidationInfo) -> ForwardProxy | None:
     if isinstance(value, ForwardProxy) or value is None:
         return value
-    return proxy_of("" if value == "" else secret(value, place_of(info)).reveal())
+    place = place_of(info)
+    if isinstance(value, str):
+        found = proxy_of(value)
+        place.literal = place.literal or (found is not None and found.credential is not None)
+        return found
+    return proxy_of(secret(value, place).reveal())
 
 
 # Text or a secret as elsewhere; empty text for none.
@@ -377,6 +387,12 @@ def _file(value: object, info: ValidationInfo) -> Path:
     return path
 
 
+def _key_file(value: object, info: ValidationInfo) -> Path:
+    path = _file(value, info)
+    place_of(info).secrets[path] = None
+    return path
+
+
 def _socket_path(value: object, info: ValidationInfo) -> Path:
     if isinstance(value, Path):
         return value
@@ -412,6 +428,7 @@ def _user(value: object) -> int:
 
 
 File = Annotated[Path, PlainValidator(_file), _TEXT]
+KeyFile = Annotated[Path, PlainValidator(_key_file), _TEXT]
 SocketPath = Annotated[Path, PlainValidator(_socket_path), _TEXT]
 Mode = Annotated[int, PlainValidator(_mode), WithJsonSchema({"type": "string", "pattern": "^0?[0-7]{3}$"})]
 User = Annotated[

@@ -213,3 +213,80 @@ async def test_debug_tells_why_a_token_was_asked_for(sandbox: Sandbox, config: P
         "tenant acme: asking for a token",
     ]
     assert re.search(rf"info    acme: GET {WHO}: 200 in .*, replayed, ", ended.stderr), "replays are always told"
+
+
+# --- files with secrets ---
+
+
+ELSEWHERE = """[listen]
+port = 0
+[admin]
+port = 0
+[tenants.acme]
+api_url = "https://api.invalid"
+login_url = "https://login.invalid"
+client_id = "id"
+client_secret = { file = "secret" }
+keep_warm = false
+"""
+
+
+@pytest.fixture
+def secretive(tmp_path: Path) -> Path:
+    """A configuration whose secret stands in a file that everybody may read."""
+    (tmp_path / "secret").write_text("hunter2-hunter2")
+    (tmp_path / "secret").chmod(0o644)
+    (tmp_path / "proxy.toml").write_text(ELSEWHERE)
+    return tmp_path / "proxy.toml"
+
+
+async def test_a_file_with_a_secret_that_others_can_read_is_warned_of(secretive: Path) -> None:
+    async with await start("run", "--config", secretive, "--log-format", "text") as program:
+        await listening(program)
+        await program.said(
+            r" warning .*/secret: others can read or change the secrets in it \(mode 0644\)", on="stderr"
+        )
+        program.signal(signal.SIGTERM)
+        assert (await program.end()).code == 0
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
+async def test_in_strict_mode_it_ends_the_program(secretive: Path, command: str) -> None:
+    ended = await run(command, "--config", secretive, "--check-permissions", "strict")
+    assert ended.code == 2
+    assert re.search(r"/secret: others can read or change the secrets in it \(mode 0644\); chmod 600", ended.stderr)
+    assert "hunter2" not in ended.stderr + ended.stdout
+
+
+@pytest.mark.parametrize("how", ["off", "chmod"])
+async def test_nothing_is_said_of_files_that_are_closed_or_not_looked_at(secretive: Path, how: str) -> None:
+    options = []
+    if how == "off":
+        options = ["--check-permissions", "off"]
+    else:
+        secretive.with_name("secret").chmod(0o600)
+    async with await start("run", "--config", secretive, *options) as program:
+        await listening(program)
+        program.signal(signal.SIGTERM)
+        assert "others can read" not in (await program.end()).stderr
+
+
+# --- a Unix socket ---
+
+
+async def test_it_prints_the_socket_it_listens_on_and_serves_it(sandbox: Sandbox, config: Path) -> None:
+    change(config, "[listen]\nport = 0", '[listen]\nunix_socket = "s"')
+    path = config.with_name("s")
+    async with await start("run", "--config", config) as program:
+        await program.said(rf"^listening on unix:{path}\n")
+        connector = aiohttp.UnixConnector(str(path))
+        url = f"http://localhost/t/globex{WHO}"
+        async with aiohttp.ClientSession(connector=connector) as session, session.get(url) as response:
+            assert response.status == 200
+        async with await start("run", "--config", config) as second:
+            ended = await second.end()
+        assert ended.code == 1
+        assert f"listen.unix_socket: can't listen on {path} (Address already in use)" in ended.stderr
+        program.signal(signal.SIGTERM)
+        assert (await program.end()).code == 0
+    assert not path.exists()

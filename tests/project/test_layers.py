@@ -18,13 +18,14 @@ MAY_IMPORT = {
     "settings": {"core", "errors"},
     "tls": {"errors"},
     "traces": {"core", "errors"},
+    "process": set[str](),
     "oauth": {"core", "errors"},
     "wire": {"core", "errors"},
     "forward": {"core", "errors", "wire"},
     "admin": {"core", "errors"},
     "sandbox": {"core", "errors"},
-    "app": {"admin", "core", "errors", "forward", "oauth", "settings", "tls", "traces", "wire"},
-    "cli": {"app", "core", "errors", "sandbox", "settings"},
+    "app": {"admin", "core", "errors", "forward", "oauth", "process", "settings", "tls", "traces", "wire"},
+    "cli": {"app", "core", "errors", "process", "sandbox", "settings"},
 }
 """Beside itself and ``__version__``. The planes meet in ``app`` alone."""
 

@@ -1,0 +1,47 @@
+"""What the process itself may leave behind and take: no memory image, and as many open files as it is allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+if sys.platform != "win32":
+    import resource
+
+_PR_SET_DUMPABLE = 4
+
+RESERVED_FILES = 128
+"""For what is no connection: the log, stores, secret files, the admin port."""
+
+
+def keep_private() -> None:
+    """Lets no image of the memory be written or read: no core dump, and no other process of this user may attach.
+
+    The memory holds every token and every secret.
+    """
+    if sys.platform != "win32":
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform == "linux":
+        import ctypes
+
+        # RLIMIT_CORE does not count where core_pattern is a program (core(5)). A system without prctl has no images.
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def raise_open_files() -> None:
+    """Takes as many open files as the system lets this process have: shells start programs with 1024."""
+    if sys.platform == "win32":
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where the system says "without a limit", it still has one that it does not tell (macOS).
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def most_connections(wanted: int) -> int:
+    """How many clients' connections fit into the files that may be open, each with one to its upstream."""
+    if sys.platform == "win32":
+        return wanted
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else max(1, min(wanted, (files - RESERVED_FILES) // 2))
