@@ -101,6 +101,9 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     target = routing.split(head.method, head.target)
     sender = _sender(rules, exchange, target)
     exchange.origin = sender.origin
+    if target.rest == b"/favicon.ico" and fields.get(b"sec-fetch-dest") == b"image":
+        # A browser that shows an answer of ours, a refusal for one, asks for its icon: as our own page, so it passes.
+        raise UnknownTenant("There is no icon here.")
     exchange.caller = caller = access.caller_of(rules.callers, fields.get(b"x-proxy-key"), target.key)
     exchange.tenant = tenant = _tenant(rules, fields, target, sender.authority, caller)
     kind = _kind(exchange, target)

@@ -328,6 +328,15 @@ async def test_a_request_without_a_tenant_that_is_known_is_a_404(
         await refused(proxy, client, request("GET", target, *fields, host=host), 404)
 
 
+async def test_the_icon_for_a_page_that_a_browser_shows_is_not_asked_for_upstream() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        browser = ("Sec-Fetch-Site: same-origin", "Sec-Fetch-Dest: image")
+        await refused(proxy, client, request("GET", "/favicon.ico", *browser), 404)
+        await passed(proxy, client, request("GET", "/api/v2/favicon.ico", *browser))
+    async with rig() as proxy, proxy.client() as client:
+        await passed(proxy, client, request("GET", "/favicon.ico"))
+
+
 async def test_what_is_refused_before_it_has_a_tenant_is_counted() -> None:
     async with rig(tenants=TWO) as proxy, proxy.client() as client, proxy.client() as other:
         await refused(proxy, client, request(host="evil.example"), 403)
