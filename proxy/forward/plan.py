@@ -122,10 +122,21 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
         target=target,
         upstream=upstream,
         opening=_opening(head.method, upstream, target.rest, passing),
-        credential=fields.get(b"authorization") if keeps else None,
+        credential=_own_credential(fields) if keeps else None,
         inject=not keeps,
         objection=objection,
     )
+
+
+def _own_credential(fields: Fields) -> bytes | None:
+    """The request's own ``Authorization``.
+
+    :raises NotAllowed: it would authenticate the connection, which others' requests share (RFC 4559 5)
+    """
+    value = fields.get(b"authorization")
+    if value is not None and value.partition(b" ")[0].lower() in (b"ntlm", b"negotiate"):
+        raise NotAllowed("NTLM and Negotiate authenticate a connection, and this one would be shared with others.")
+    return value
 
 
 def _check_size(bounds: Bounds, head: RequestHead) -> None:
