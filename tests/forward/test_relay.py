@@ -385,6 +385,16 @@ async def test_the_end_of_an_answer_over_tls_is_seen_by_a_client_that_reads_late
         assert (await client.message()).body == b"x" * 700_000
 
 
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_is_passed_on_and_never_followed(status: int) -> None:
+    async with rig() as proxy, proxy.client() as client, Server() as elsewhere:
+        location = f"http://127.0.0.1:{elsewhere.port}/stolen"
+        _, got, _ = await proxy.exchange(client, request(), answer(status, f"Location: {location}"))
+        assert (got.status, got.get(b"Location")) == (status, location.encode())
+        assert elsewhere.connections == 0
+        assert proxy.api.connections == 1
+
+
 # --- early answers ---
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shlex
@@ -158,6 +159,21 @@ def test_every_configuration_in_it_loads(tmp_path: Path) -> None:
 
 
 # --- what it points to ---
+
+
+def test_every_threat_names_tests_that_there_are() -> None:
+    table = TEXT.partition("### Threats\n")[2].partition("\n\nNot held off")[0].strip().splitlines()[2:]
+    assert len(table) >= 15
+    for row in table:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row.split(" | ")[-1])
+        assert named, f"no test shows it: {row}"
+        for file, test in named:
+            defined = {
+                node.name
+                for node in ast.parse((ROOT / file).read_text("utf-8")).body
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+            assert test in defined, f"{file} has no {test}"
 
 
 def test_every_link_leads_somewhere() -> None:

@@ -80,6 +80,14 @@ class RunningProxy:
         return f"http://{self.host}:{self.port}"
 
     @property
+    def resident(self) -> int:
+        """Bytes of its memory that are in use now; on Linux only."""
+        status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
+        found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        assert found is not None
+        return int(found[1]) * 1024
+
+    @property
     def output(self) -> str:
         """All that it has written so far, standard error included."""
         return str(self._output)

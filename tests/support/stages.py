@@ -227,10 +227,19 @@ async def open_stage(
         connector = aiohttp.TCPConnector(limit=0)
         timeout = aiohttp.ClientTimeout(total=60)
         async with (
-            run_proxy(text, *proxy_options) as proxy,
+            run_proxy(text, "--log-level", "debug", *proxy_options) as proxy,
             aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar()) as session,
         ):
             yield Stage(sandbox, proxy, session)
+            _told_none(proxy.output, sandbox)
+
+
+def _told_none(log: str, sandbox: Sandbox) -> None:
+    """Nothing that was issued, and no secret of a client, is in what the proxy wrote, at its most talkative."""
+    secrets = {token.value for token in sandbox.tokens.issued()}
+    for org in sandbox.options.orgs:
+        secrets |= {secret for client in org.clients for secret in (client.secret, client.refresh_token) if secret}
+    assert not [secret for secret in secrets if secret in log]
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE) -> None:

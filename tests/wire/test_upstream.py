@@ -151,6 +151,21 @@ async def test_tls_that_can_not_be_verified_is_refused(tmp_path: Path, name: str
         assert server.connections == 0
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1])
+async def test_a_server_that_speaks_no_tls_1_2_is_refused(tmp_path: Path, version: ssl.TLSVersion) -> None:
+    old = server_context("localhost")
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.warns(DeprecationWarning, match="deprecated"):
+        old.minimum_version = old.maximum_version = version
+    async with Server(old) as server:
+        upstream = upstream_at(f"https://localhost:{server.port}", client_context(ca_file(tmp_path)))
+        with pytest.raises(UpstreamUnreachable):
+            await upstream.connect(5)
+        old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+        (await upstream.connect(5)).abort()
+        await forgotten(upstream)
+
+
 async def test_a_server_that_speaks_no_tls_is_told_from_one_that_is_not_trusted() -> None:
     async with Server() as server:
         upstream = upstream_at(f"https://localhost:{server.port}")
