@@ -30,6 +30,9 @@ is lost, which one that comes every few milliseconds would be."""
 HANDSHAKE_TIMEOUT = 10.0
 """Seconds for a client's TLS handshake."""
 
+NEXT_LOOK_AFTER = 0.05
+"""Seconds for which a full house stays full once nobody in it was idle: each look costs a millisecond."""
+
 MOST_REFUSED = 64
 """Connections told at the same time, in peace, that they are not served; more are told in haste."""
 
@@ -245,6 +248,7 @@ class Listener:
         self.connections: set[ClientConnection] = set()
         self._refused: set[ClientConnection] = set()
         self._refusal = refusal
+        self._full_until = -math.inf
         self.draining = False
         self._serve = serve
         self._servers: dict[socket.socket, asyncio.Server] = {}
@@ -292,7 +296,12 @@ class Listener:
         Whoever holds connections open without a request can't keep others out. One look finds many, so that a
         flood costs little.
         """
+        now = asyncio.get_running_loop().time()
+        if now < self._full_until:
+            return False
         waiting = [client for client in self.connections if client.evictable]
+        if not waiting:
+            self._full_until = now + NEXT_LOOK_AFTER
         for client in heapq.nsmallest(max(1, len(waiting) // 16), waiting, key=_worth):
             client.close()
             self.connections.discard(client)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError
-from proxy.wire.server import LINGER, MOST_REFUSED, QUIET, ClientConnection, Limits, Listener
+from proxy.wire.server import LINGER, MOST_REFUSED, NEXT_LOOK_AFTER, QUIET, ClientConnection, Limits, Listener
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, dial, open_peer
 from tests.support.stages import until
@@ -297,6 +297,21 @@ async def test_a_full_house_says_so_at_once_and_disturbs_nobody() -> None:
                 assert await late.rest() == b"TooBusy"
             served.gate.set()
             assert await busy.read(4) == await other.read(4) == b"</a>"
+
+
+async def test_a_full_house_is_looked_at_anew_after_a_while(clock: SkippingLoop) -> None:
+    async with serving(limits(most=1)) as (served, busy):
+        served.gate.clear()
+        busy.send(HEAD)
+        await served.answering.wait()
+        async with open_peer(served.port) as late:
+            assert await late.rest() == b"TooBusy"
+        served.gate.set()
+        assert await busy.read(4) == b"</a>"
+        await clock.skip(NEXT_LOOK_AFTER)
+        async with clients(served, 1, HEAD) as (new,):
+            assert await new.read(4) == b"</a>"
+            assert await busy.rest() == b""
 
 
 async def test_a_request_whose_first_bytes_are_here_does_not_make_room() -> None:
