@@ -173,6 +173,24 @@ def test_a_socket_that_another_program_has_put_there_is_not_taken_away(tmp_path:
     theirs.sock.close()
 
 
+def test_nobody_can_connect_before_the_socket_has_its_mode(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(type(tmp_path)):  # type: ignore[misc]  # a class of this system's own
+        def chmod(self, mode: int, *, follow_symlinks: bool = True) -> None:
+            seen.append(stat.S_IMODE(self.stat().st_mode))
+            super().chmod(mode, follow_symlinks=follow_symlinks)
+
+    before = os.umask(0)
+    try:
+        made = UnixSocket.open(Watched(tmp_path / "s"), 0o600)
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    assert seen == [0]
+    made.sock.close()
+
+
 # --- TLS ---
 
 
