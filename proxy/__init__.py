@@ -15,16 +15,18 @@ argument. Three planes act on them, and none imports another:
 
 ``wire`` is HTTP/1.1 on the event loop, beneath ``forward``, and knows nothing of tokens. ``sandbox`` is a
 Genesys look-alike for the demo and the tests. ``traces`` makes OpenTelemetry's spans, where they are asked for.
-``settings`` reads the configuration; ``app`` is the only place that knows every part: it builds, joins, starts
-and drains them; ``cli`` is the command line.
+``settings`` reads the configuration; ``process`` keeps the memory private and takes the files it may open; ``app``
+is the only place that knows every part: it builds, joins, starts and drains them; ``cli`` is the command line.
 
 One request, straight through::
 
     client ─▶ wire.server ─▶ forward.handler
+                ├ wire.server    room for one more connection? the idle longest make some
                 ├ forward.plan   decided from the head and the rules alone, and remembered for heads that are the same
                 │   ├ core.access    may this caller, Host, Origin, method and path pass?
                 │   ├ core.routing   target, fields → tenant, what it is for
                 │   └ core.fields    end_to_end_request(): hop-by-hop fields go first
+                ├ exchange.begin()   room for one more request of this tenant, and of this caller?
          ┌─────▶├ tokens         FRESH: use · STALE: use, refresh behind · EXPIRED: await the one refresh
          │      ├ core.fields    authorize(): the credential comes last
          │      ├ forward.ask    send head and body on a wire.upstream connection; the first bytes of the body are kept
@@ -44,6 +46,8 @@ Invariants, each with one owner
 * A store writes only over what its caller has seen, and never over what can't be read: ``oauth.store``.
 * The target leaves as it came, byte for byte: ``core.routing``.
 * A failure of our own is never 401: ``forward.rescue``.
+* A request gives up its place among those under way however it ends, once: ``forward.exchange``.
+* A connection carries nothing from one request to the next, so tenants share them: ``forward.plan``.
 * What failed after the head was sent is aborted, not tidied up: ``forward.handler`` and ``forward.relay``.
 """
 

@@ -17,12 +17,19 @@ def too_open(files: Iterable[Path]) -> list[str]:
     return [
         f"{file}: others can read or change the secrets in it (mode {mode:04o}); chmod 600 it, or 400"
         for file in files
-        if (mode := _mode(file)) & _OTHERS
+        if (mode := _open_mode(file))
     ]
 
 
-def _mode(file: Path) -> int:
+def _open_mode(file: Path) -> int:
+    """The file's mode if others can read or write it, 0 if they can't."""
     try:
-        return stat.S_IMODE(file.stat().st_mode)
+        found = file.stat()
     except OSError:
         return 0  # gone since it was read
+    others = _OTHERS
+    if found.st_uid == 0 != os.geteuid() and found.st_gid == os.getegid():
+        # Root's file, for our group to read: how Kubernetes gives a secret to a process that is not root (fsGroup).
+        others &= ~stat.S_IRGRP
+    mode = stat.S_IMODE(found.st_mode)
+    return mode if mode & others else 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +55,28 @@ def test_a_file_that_others_can_read_or_change_is_told(tmp_path: Path, mode: int
     file.chmod(mode)
     told = f"{file}: others can read or change the secrets in it (mode {mode:04o}); chmod 600 it, or 400"
     assert too_open([file, tmp_path / "gone"]) == ([told] if problem else [])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("group", "mode", "problem"), [(65534, 0o440, False), (65534, 0o460, True), (1, 0o440, True)])
+def test_a_file_of_roots_for_the_processs_own_group_is_its_own(
+    tmp_path: Path, group: int, mode: int, problem: bool
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("x")
+    os.chown(file, 0, group)
+    file.chmod(mode)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.name.startswith("pytest-"):
+            folder.chmod(0o755)
+    tmp_path.chmod(0o755)
+    code = (
+        "import os, sys; from pathlib import Path; from proxy.settings import too_open\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(len(too_open([Path(sys.argv[1])])))"
+    )
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(file)], cwd=root, capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ran.stdout == f"{int(problem)}\n"
