@@ -84,6 +84,22 @@ async def test_a_token_that_was_refused_in_one_process_is_refreshed_once_for_all
         assert shared.token_requests == 2
 
 
+@pytest.mark.needs("redis-server")
+async def test_no_request_fails_while_redis_is_gone_and_the_token_lives() -> None:
+    with redis_server() as server:
+        async with world(f'url = "{server.url}"') as shared, shared.proxy() as one:
+            assert await status(one) == 200
+            server.stop()
+            assert [await status(one) for _ in range(5)] == [200] * 5
+            async with shared.proxy() as two:  # starts without it, and asks for a token of its own
+                assert await status(two) == 200
+                await two.said("can't be reached")
+            server.start()
+            async with shared.proxy() as three:
+                assert await status(three) == 200
+            assert shared.token_requests == 2
+
+
 async def test_nothing_is_kept_on_request() -> None:
     async with world('url = "memory:"') as shared:
         for _ in range(2):
