@@ -38,7 +38,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # pip runs one at a time in one environment
-.PHONY: help demo test check format coverage bench lock clean
+.PHONY: help demo test check format coverage bench bench-scale lock clean
 
 help:
 	@echo 'make demo       the proxy against an embedded sandbox, with traffic'
@@ -47,6 +47,7 @@ help:
 	@echo 'make format     mend what the linter and the formatter can'
 	@echo 'make coverage   the test suite, with the lines and branches it misses'
 	@echo 'make bench      what a request costs, beside nginx and Envoy where they are; Linux (BENCH_ARGS=…)'
+	@echo 'make bench-scale  what 10,000 tenants cost beside one; Linux (BENCH_ARGS=…)'
 	@echo 'make lock       bring the lock files up to pyproject.toml and package.json (LOCK_ARGS=--upgrade)'
 	@echo 'make clean      remove what these made'
 
@@ -73,6 +74,9 @@ coverage: $(VENV)/.dev $(VENV)/.project
 bench: $(VENV)/.dev $(VENV)/.project
 	@test -x $(ENVOY)/bin/envoy || { $(INSTALL_ENVOY); } || echo 'Envoy could not be installed'
 	@$(BIN)/python -m tests.bench --envoy $(ENVOY)/bin/envoy $(BENCH_ARGS)
+
+bench-scale: $(VENV)/.dev $(VENV)/.project
+	@$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)
 
 # uv serves here alone: it resolves for every platform at once. Installing takes nothing but pip.
 lock: $(VENV)/.dev

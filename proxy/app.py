@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.core import access, tokens
 from proxy.core.grants import Client, Code
 from proxy.core.organization import Told
-from proxy.core.report import CallerTally, ProxyReport, RequestRecord, Tally, TenantReport, headroom
+from proxy.core.report import CallerTally, ProxyReport, RequestRecord, Tally, TenantReport
 from proxy.core.urls import BaseUrl, bracketed
 from proxy.errors import ConfigurationError, UnknownTenant
 from proxy.forward.handler import Forwarder
@@ -29,14 +30,17 @@ from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
 from proxy.oauth.login import Registrar
 from proxy.oauth.organization import OrganizationApi
+from proxy.oauth.pool import TokenPool, tenant_report
 from proxy.oauth.source import TokenSource
 from proxy.oauth.store import TokenStore
 from proxy.oauth.store.database import StoreNotWritable
 from proxy.oauth.store.opening import memory_store, redis_store, sqlite_store
 from proxy.process import most_connections
-from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings, matching
+from proxy.settings import CallerKeySettings, LimitsSettings, ListenSettings, Settings, TenantSettings
+from proxy.settings.watch import stamps, watch
 from proxy.tls import client_context, renewed, server_context
 from proxy.traces import Tracing, tracing
+from proxy.wire.ports import bind, port_of
 from proxy.wire.server import Limits, Listener
 from proxy.wire.unix import UnixSocket
 from proxy.wire.upstream import Upstream
@@ -46,11 +50,17 @@ log = logging.getLogger(__name__)
 STARTING = 30.0
 """Seconds after which the start is over, though some tenant still waits for its first token's answer."""
 
-LOOK_AT_FILES_EVERY = 5.0
-"""Seconds between looks at secret files, which are replaced while we run (Kubernetes, Vault agents)."""
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Settings to take up, and what was made of their files."""
 
-Stamps = dict[Path, tuple[int, int, int] | None]
+    settings: Settings
+    upstream_tls: ssl.SSLContext
+    tls: ssl.SSLContext | None
+    """What clients are served with."""
+    clients: Mapping[str, Sequence[Client]]
+    """By the tenant's name; several for a pool of tokens."""
 
 
 class Proxy:
@@ -83,18 +93,21 @@ class Proxy:
         self._warm: list[TokenSource] = []
         self._sources: dict[str, TokenSource] = {}
         self._retired: list[TokenSource] = []
+        self._pools: dict[str, TokenPool] = {}
         self._tallies: dict[str, Tally] = {}
         self._callers: dict[str, CallerTally] = {}
         self._upstreams: dict[BaseUrl, Upstream] = {}
         self._unix: UnixSocket | None = None
         self._guests: dict[str, Guests] = {}
+        self._admin: AdminServer | None = None
         self.admin_url = ""
 
     # --- life ---
 
-    async def start(self) -> None:
+    async def start(self, sockets: Sequence[socket.socket] | None = None) -> None:
         """Opens the store and both ports, and begins to keep tokens.
 
+        :param sockets: where a worker accepts; its supervisor has opened them, and has the admin port
         :raises ConfigurationError: the store can't be used
         :raises OSError: an address is taken or not ours
         """
@@ -102,7 +115,9 @@ class Proxy:
         self._store = await open_store(settings, self._clock)
         self._endpoint = token_endpoint(settings)
         self._tracing = tracing(os.environ)
-        self._forwarder = Forwarder(self._build(settings), _timing(settings), self._journal(settings), self._tracing)
+        self._forwarder = Forwarder(
+            self._build(settings, clients_of(settings)), _timing(settings), self._journal(settings), self._tracing
+        )
         # What [listen] says counts until the end; only the content of its files may change.
         self._listen_settings = settings.listen
         tls = _server_tls(settings.listen)
@@ -116,13 +131,14 @@ class Proxy:
             peers=frozenset(settings.listen.unix_socket_users) or None,
         )
         try:
-            await self._open_ports()
+            await (self._open_ports() if sockets is None else self._take(sockets))
         except BaseException:
             await self.drain(0)
             raise
         self._keeper.start()
-        seen = await asyncio.to_thread(_stamps, settings)
-        self._watcher = asyncio.get_running_loop().create_task(self._watch_files(seen), name="secret file watcher")
+        if sockets is None:
+            watching = watch(lambda: self.settings, await asyncio.to_thread(stamps, settings), self.reload)
+            self._watcher = asyncio.get_running_loop().create_task(watching, name="secret file watcher")
 
     async def _open_ports(self) -> None:
         settings = self.settings
@@ -130,18 +146,22 @@ class Proxy:
             self, ServerOptions(settings.admin.host, settings.admin.port, settings.access.allowed_hosts)
         )
         self.admin_url = f"http://{bracketed(settings.admin.host)}:{await self._admin.start()}"
-        self._listening = tuple([where async for where in self._listen()])
+        await self._take(await asyncio.to_thread(self._bind))
 
-    async def _listen(self) -> AsyncIterator[str]:
+    def _bind(self) -> list[socket.socket]:
         listen = self._listen_settings
         if listen.unix_socket is not None:
             self._unix = UnixSocket.open(listen.unix_socket, listen.unix_socket_mode)
-            await self._listener.listen([self._unix.sock])
-            yield f"unix:{listen.unix_socket}"
-        if listen.tcp:
-            scheme = "http" if self._tls is None else "https"
-            port = await self._listener.start(listen.host, listen.port)
-            yield f"{scheme}://{bracketed(listen.host)}:{port}"
+        unix = [] if self._unix is None else [self._unix.sock]
+        return unix + (bind(listen.host, listen.port) if listen.tcp else [])
+
+    async def _take(self, sockets: Sequence[socket.socket]) -> None:
+        await self.accept_on(sockets)
+        self._listening = self._listen_settings.urls(port_of(sockets))
+
+    async def accept_on(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts connections on these sockets and on no others."""
+        await self._listener.accept_on(sockets)
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -174,7 +194,8 @@ class Proxy:
         await asyncio.gather(*(guests.close() for guests in self._guests.values()))
         await self._endpoint.close()
         await self._store.close()
-        await self._admin.close()
+        if self._admin is not None:
+            await self._admin.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
 
@@ -206,11 +227,12 @@ class Proxy:
         :raises UnknownTenant: no tenant has this name
         :raises TokenError: there is no new token
         """
-        source = self._tenant_sources.get(name)
-        if source is None:
+        sources = self._tenant_sources.get(name)
+        if sources is None:
             raise UnknownTenant("No tenant of this name is configured.")
-        source.forgive()
-        await source.refresh()
+        for source in sources:
+            source.forgive()
+        await asyncio.gather(*(source.refresh() for source in sources))
         return self._report(name, self._clock())
 
     def _has_started(self, now: tokens.Instant) -> bool:
@@ -220,23 +242,7 @@ class Proxy:
         return self._started
 
     def _report(self, name: str, now: tokens.Instant) -> TenantReport:
-        source = self._tenant_sources[name]
-        token, failure = source.token_now(), source.failure
-        left = None if token is None else tokens.remaining(token, now)
-        return TenantReport(
-            name=name,
-            state=tokens.state(token, now),
-            expires_in=left,
-            lifetime=None if token is None else token.lifetime,
-            refresh_in=None if token is None or left is None else left - token.ahead,
-            expires_at=None if left is None else now.wall + left,
-            age=None if token is None else tokens.age(token, now),
-            error=None if failure is None else failure.error.error,
-            diagnosis=None if failure is None else str(failure.error),
-            retry_in=None if failure is None else max(0.0, failure.until - now.elapsed),
-            headroom=headroom(self._tallies[name], now.wall),
-            tally=self._tallies[name],
-        )
+        return tenant_report(name, self._tenant_sources[name], self._pools.get(name), self._tallies[name], now)
 
     # --- settings and what is built from them ---
 
@@ -247,13 +253,12 @@ class Proxy:
 
         :return: the problems if it can't be used; then everything stays as it was
         """
-        if self._reread is None:
+        reread = self._reread
+        if reread is None:
             return ["This proxy was not started from a configuration file."]
         async with self._reloading:
             try:
-                settings = await asyncio.to_thread(self._reread)
-                tls = client_context(settings.upstream.ca_file)
-                server_tls = _server_tls(self._listen_settings)
+                self.adopt(await asyncio.to_thread(lambda: self.prepare(reread())))
             except (ConfigurationError, OSError) as error:
                 problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
                 for problem in problems:
@@ -263,46 +268,60 @@ class Proxy:
                         extra={"event": "configuration.refused"},
                     )
                 return problems
-            if self._tls is not None and server_tls is not None:
-                self._tls.current = server_tls
-            if _at_start_only(settings) != _at_start_only(self.settings):
-                log.warning(
-                    "listen, admin and store take effect at the next start",
-                    extra={"event": "configuration.needs_restart"},
-                )
-            self.settings = settings
-            self._endpoint.tls = tls
-            self._endpoint.connect_timeout = settings.limits.connect_timeout
-            self._endpoint.detours = settings.upstream.detours
-            self._admin.allow_hosts(settings.access.allowed_hosts)
-            for upstream in self._upstreams.values():
-                upstream.close()
-            self._forwarder.rules = self._build(settings)
-            self._forwarder.timing = _timing(settings)
-            self._forwarder.journal = self._journal(settings)
-            self._listener.limits = _limits(settings)
-            log.info(
-                "configuration reloaded: %d tenants",
-                len(settings.tenants),
-                extra={"event": "configuration.reloaded"},
-            )
             return []
 
-    def _build(self, settings: Settings) -> Rules:
+    def prepare(self, settings: Settings) -> Prepared:
+        """All of a reload that takes long or can fail; for a thread of its own.
+
+        :raises OSError: a file of these settings can't be used
+        """
+        upstream_tls, tls = client_context(settings.upstream.ca_file), _server_tls(self._listen_settings)
+        return Prepared(settings, upstream_tls, tls, clients_of(settings))
+
+    def adopt(self, prepared: Prepared) -> None:
+        """Takes up prepared settings, for every request that begins from now on."""
+        settings = prepared.settings
+        if self._tls is not None and prepared.tls is not None:
+            self._tls.current = prepared.tls
+        if _at_start_only(settings) != _at_start_only(self.settings):
+            log.warning(
+                "listen, admin and store take effect at the next start",
+                extra={"event": "configuration.needs_restart"},
+            )
+        self.settings = settings
+        self._endpoint.tls = prepared.upstream_tls
+        self._endpoint.connect_timeout = settings.limits.connect_timeout
+        self._endpoint.detours = settings.upstream.detours
+        if self._admin is not None:
+            self._admin.allow_hosts(settings.access.allowed_hosts)
+        for upstream in self._upstreams.values():
+            upstream.close()
+        self._forwarder.rules = self._build(settings, prepared.clients)
+        self._forwarder.timing = _timing(settings)
+        self._forwarder.journal = self._journal(settings)
+        self._listener.limits = _limits(settings)
+        log.info("configuration reloaded: %d tenants", len(settings.tenants), extra={"event": "configuration.reloaded"})
+
+    def _build(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> Rules:
         self._tallies = {name: self._tallies.get(name) or Tally() for name in settings.tenants}
         sources: dict[str, TokenSource] = {}
         warm: dict[TokenSource, bool] = {}
-        self._tenant_sources: dict[str, TokenSource] = {}
+        self._tenant_sources: dict[str, list[TokenSource]] = {}
         for tenant in settings.tenants.values():
-            client, tally = client_of(tenant), self._tallies[tenant.name]
-            source = sources.get(client.key)
-            if source is None:
-                source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
-                source.take_over(client, [tally], tenant.refresh_ahead)
-            else:
-                source.tallies.append(tally)  # tenants of one client share its token
-            self._tenant_sources[tenant.name] = source
-            warm[source] = tenant.keep_warm or warm.get(source, False)
+            tally = self._tallies[tenant.name]
+            members = self._tenant_sources[tenant.name] = []
+            for client in clients[tenant.name]:
+                source = sources.get(client.key)
+                if source is None:
+                    source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
+                    source.take_over(client, [tally], tenant.refresh_ahead)
+                else:
+                    source.tallies.append(tally)  # tenants of one client share its token
+                members.append(source)
+                warm[source] = tenant.keep_warm or warm.get(source, False)
+        self._pools = {
+            name: TokenPool(members, self._clock) for name, members in self._tenant_sources.items() if len(members) > 1
+        }
         gone = [source for key, source in self._sources.items() if key not in sources]
         self._retired = [source for source in (*self._retired, *gone) if source.busy]
         self._sources = sources
@@ -370,7 +389,8 @@ class Proxy:
     def _tenant(self, tenant: TenantSettings) -> Tenant:
         return Tenant(
             name=tenant.name,
-            tokens=self._tenant_sources[tenant.name],
+            tokens=self._pools.get(tenant.name) or self._tenant_sources[tenant.name][0],
+            pool=self._pools.get(tenant.name),
             guests=self._guests.get(tenant.name),
             tally=self._tallies[tenant.name],
             api=self._upstreams[tenant.api_url],
@@ -391,36 +411,13 @@ class Proxy:
             return None
         return Journal(self._told, everything=settings.log.access == "all", share=settings.log.access_share)
 
-    # --- secret files ---
 
-    async def _watch_files(self, seen: Stamps) -> None:
-        while True:
-            await asyncio.sleep(LOOK_AT_FILES_EVERY)
-            try:
-                now = await asyncio.to_thread(_stamps, self.settings)
-                if now != seen:
-                    log.info("a file of the configuration has changed", extra={"event": "configuration.changed"})
-                    await self.reload()
-                    # As it was before the reload: what changes while that reads is seen at the next look.
-                    seen = now
-            except Exception:
-                log.exception(
-                    "a defect of this program kept changed files from being taken up",
-                    extra={"event": "configuration.defect"},
-                )
-
-
-def _stamps(settings: Settings) -> Stamps:
-    """What changes when a file does, symbolic links followed, as Kubernetes swaps them; and when one is added."""
-    paths = {*settings.sources, *(path for pattern in settings.included for path in matching(pattern))}
-    stamps: Stamps = {}
-    for path in paths:
-        try:
-            stat = path.stat()
-            stamps[path] = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
-        except OSError:
-            stamps[path] = None
-    return stamps
+def clients_of(settings: Settings) -> Mapping[str, Sequence[Client]]:
+    """By the tenant's name: as many as its tokens."""
+    return {
+        tenant.name: [client_of(tenant, member) for member in range(tenant.token_pool_size)]
+        for tenant in settings.tenants.values()
+    }
 
 
 def _server_tls(listen: ListenSettings) -> ssl.SSLContext | None:
@@ -430,8 +427,11 @@ def _server_tls(listen: ListenSettings) -> ssl.SSLContext | None:
     return server_context(listen.tls_certificate, listen.tls_key, listen.client_ca)
 
 
-def client_of(tenant: TenantSettings) -> Client:
-    """How a tenant's token is asked for."""
+def client_of(tenant: TenantSettings, member: int = 0) -> Client:
+    """How a tenant's token is asked for.
+
+    :param member: of its pool
+    """
     return Client(
         tenant=tenant.name,
         org_id=tenant.org_id,
@@ -450,6 +450,7 @@ def client_of(tenant: TenantSettings) -> Client:
         resource_server=tenant.resource_server,
         parameters=tenant.token_parameters,
         headers=tenant.token_headers,
+        member=member,
     )
 
 
@@ -514,6 +515,7 @@ def _timing(settings: Settings) -> Timing:
         idle_timeout=limits.idle_timeout,
         body_timeout=limits.body_timeout,
         tunnel_idle_timeout=limits.tunnel_idle_timeout,
+        retry_after_max=limits.retry_after_max,
         replay_buffer=limits.replay_buffer,
         max_header_bytes=limits.max_header_bytes,
         longest_body=limits.max_body_bytes or sys.maxsize,

@@ -159,3 +159,7 @@ class ClientClosed(ProxyError):
 
 class ClientTimeout(ProxyError):
     """The client took longer than a limit to send its request (RFC 9110 15.5.9): 408."""
+
+
+class WorkerGone(Exception):
+    """A worker process ended, does not answer, or could not start."""

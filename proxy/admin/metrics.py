@@ -83,6 +83,10 @@ def _under_way(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
         yield (tenant.name,), tenant.tally.at_once
 
 
+def _limited(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
+    return (((tenant.name, outcome), count) for outcome, count in tenant.tally.limited.items())
+
+
 def _token_requests(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
     return (((tenant.name, *key), count) for key, count in tenant.tally.token_requests.items())
 
@@ -126,6 +130,13 @@ _FAMILIES = (
         "Requests not answered yet; as many as limits.max_requests_per_tenant are let in.",
         ("tenant",),
         _under_way,
+    ),
+    _PerTenant(
+        CounterMetricFamily,
+        "rate_limited",
+        "Answers 429 of the API, by what became of them: passed_on, or sent again: waited, other_token.",
+        ("tenant", "outcome"),
+        _limited,
     ),
     _PerTenant(
         CounterMetricFamily,
@@ -221,6 +232,7 @@ class Metrics:
         yield _build(report)
         yield _connections(report)
         yield _callers(report)
+        yield from _workers(report)
         yield _refused(report)
         for family in _FAMILIES:
             for tenants in _sliced(report.tenants):
@@ -299,6 +311,17 @@ def _callers(report: ProxyReport) -> Metric:
         for code, count in tally.requests.items():
             metric.add_metric((name, str(code)), count)
     return metric
+
+
+def _workers(report: ProxyReport) -> Iterator[Metric]:
+    """Of several processes on one port; one that does everything has none."""
+    serving = GaugeMetricFamily(_PREFIX + "workers", "Worker processes that serve the port now.")
+    started = CounterMetricFamily(_PREFIX + "worker_starts", "Worker processes started, the first ones included.")
+    if report.workers:
+        serving.add_metric((), sum(worker.pid is not None for worker in report.workers))
+        started.add_metric((), sum(worker.started for worker in report.workers))
+    yield serving
+    yield started
 
 
 def _refused(report: ProxyReport) -> Metric:

@@ -11,6 +11,8 @@ another meaning. Durations and ages are seconds, times are Unix times, null mean
     connections          client, upstream
     refused              {status code: count} of answers to requests that belong to no tenant
     callers              [{name, requests, under_way}], of those who show a key, by its name
+    workers              [{number, pid, started}] of several processes that serve the port: pid is null while
+                         there is none, started says how many there have been; [] for one process
     tenants              [tenant], in the report's order
 
 and a tenant::
@@ -63,6 +65,7 @@ def status(report: ProxyReport) -> Iterator[bytes]:
             {"name": name, "requests": _by_code(tally.requests), "under_way": tally.at_once}
             for name, tally in report.callers.items()
         ],
+        "workers": [{"number": each.number, "pid": each.pid, "started": each.started} for each in report.workers],
     }
     yield json.dumps(head).encode().removesuffix(b"}") + b', "tenants": ['
     separator = b"\n"

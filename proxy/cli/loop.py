@@ -35,12 +35,15 @@ class Signals:
 
     The second that says stop ends the process at once, whatever the event loop is busy with; so these are not
     the loop's own signal handlers, which Windows has none of besides.
+
+    :ivar at_once: called before the process ends at once; does not wait for anything
     """
 
     def __init__(self, *, reload: bool = False) -> None:
         self._loop = asyncio.get_running_loop()
         self._arrived: asyncio.Queue[int] = asyncio.Queue()
         self._stopping = False
+        self.at_once: Callable[[], None] = lambda: None
         for number in STOP | (RELOAD if reload else frozenset()):
             signal.signal(number, self._arrive)
 
@@ -61,6 +64,7 @@ class Signals:
     def _arrive(self, number: int, _: FrameType | None) -> None:
         if number in STOP:
             if self._stopping or self._loop.is_closed():
+                self.at_once()
                 os._exit(128 + number)
             self._stopping = True
         self._loop.call_soon_threadsafe(self._arrived.put_nowait, number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,9 +16,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    metavar="N",
+    help="Processes that serve the port, 1 (the default) to 64; about one for each processor.",
+)
 @permissions_option
 @log_options
-def run(config: Path, check_permissions: str, log_level: str, log_format: Style) -> None:
+def run(config: Path, workers: int, check_permissions: str, log_level: str, log_format: Style) -> None:
     """Run the proxy.
 
     SIGTERM or Ctrl-C ends it once the requests in flight are answered, a second one at once; SIGHUP reloads
@@ -25,9 +33,11 @@ def run(config: Path, check_permissions: str, log_level: str, log_format: Style)
     """
     import logging
 
+    if workers > 1 and os.name != "posix":
+        raise click.BadParameter("several processes can't share a port on this system", param_hint="--workers")
     from proxy.cli.logs import start_log
     from proxy.cli.loop import run_loop
-    from proxy.cli.serve import serve
+    from proxy.cli.serve import one_process, serve, several
     from proxy.process import keep_private, raise_open_files
     from proxy.settings import load
 
@@ -36,9 +46,10 @@ def run(config: Path, check_permissions: str, log_level: str, log_format: Style)
     settings = load(config)
     readable = check_files(settings, check_permissions)
     log = start_log(log_level, log_format)
+    program = one_process(config, log.request) if workers == 1 else several(config, workers, (log_level, log_format))
     for file in readable:
         logging.getLogger(__name__).warning("%s", file, extra={"event": "configuration.readable"})
     try:
-        run_loop(serve(settings, config, log.request))
+        run_loop(serve(settings, program))
     finally:
         log.close()

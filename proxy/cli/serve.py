@@ -2,37 +2,75 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import logging
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from proxy.app import Proxy
 from proxy.cli.loop import STOP, Signals
 from proxy.core.report import RequestRecord
+from proxy.errors import WorkerGone
 from proxy.settings import AdminSettings, ListenSettings, Settings, load
+
+if TYPE_CHECKING:
+    from proxy.app import Proxy
+    from proxy.workers.supervisor import Supervisor
+
+    Program = Proxy | Supervisor
+    Build = Callable[[Settings, Signals], Program]
 
 log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, file: Path, journal: Callable[[RequestRecord], None] | None = None) -> None:
-    """Runs a proxy until a signal says stop, and every request in flight is answered.
+def one_process(file: Path, journal: Callable[[RequestRecord], None] | None = None) -> Build:
+    """This process does everything.
 
     :param file: where the settings come from; SIGHUP reads it again
     :param journal: takes what is to be told of requests
-    :raises click.ClickException: a port can't be opened
+    """
+    from proxy.app import Proxy
+
+    return lambda settings, _: Proxy(settings, reread=partial(load, file), journal=journal)
+
+
+def several(file: Path, workers: int, arguments: Sequence[str]) -> Build:
+    """So many processes serve the port, and this one supervises them.
+
+    :param arguments: of ``proxy.cli.worker``
+    """
+    from proxy.workers.supervisor import Supervisor
+
+    def build(settings: Settings, signals: Signals) -> Supervisor:
+        command = [sys.executable, "-m", "proxy.cli.worker", *arguments]
+        supervisor = Supervisor(settings, reread=partial(load, file), workers=workers, command=command)
+        signals.at_once = supervisor.kill
+        return supervisor
+
+    return build
+
+
+async def serve(settings: Settings, build: Build) -> None:
+    """Runs a proxy until a signal says stop, and every request in flight is answered.
+
+    :raises click.ClickException: a port can't be opened, or a worker can't start
     """
     signals = Signals(
         reload=True
     )  # first, so that none is missed: what runs as a container's process 1 has no default ones
-    proxy = Proxy(settings, reread=partial(load, file), journal=journal)
+    proxy = build(settings, signals)
     try:
-        await proxy.start()
+        if not await _started(proxy, signals):
+            return
+    except WorkerGone as error:
+        raise click.ClickException(str(error)) from None
     except OSError as error:
         raise click.ClickException(_not_opened(proxy, error)) from None
     for url in proxy.urls:
@@ -47,7 +85,22 @@ async def serve(settings: Settings, file: Path, journal: Callable[[RequestRecord
     await proxy.drain()
 
 
-def _not_opened(proxy: Proxy, error: OSError) -> str:
+async def _started(proxy: Program, signals: Signals) -> bool:
+    """Whether it started before a signal said stop."""
+    loop = asyncio.get_running_loop()
+    starting = loop.create_task(proxy.start(), name="start")
+    stopping = loop.create_task(signals.stop(), name="stop while starting")
+    await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    if stopping.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+        return False
+    stopping.cancel()
+    await starting
+    return True
+
+
+def _not_opened(proxy: Program, error: OSError) -> str:
     """Why a port can't be opened, as a sentence that names the key to change."""
     settings = proxy.settings
     if settings.listen.unix_socket is not None and error.filename == str(settings.listen.unix_socket):

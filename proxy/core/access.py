@@ -197,6 +197,7 @@ class Rule:
         return self.method in (b"*", method) and self.path.fullmatch(path) is not None
 
 
+@lru_cache(maxsize=1024)  # thousands of tenants have the same few
 def parse_rule(text: str) -> Rule:
     """The rule in a text such as ``GET /api/v2/users/*``.
 

@@ -1,4 +1,4 @@
-"""How long to leave a token endpoint alone after it failed."""
+"""How long to leave alone what failed: a token endpoint, or a process that does not live."""
 
 from __future__ import annotations
 
@@ -25,3 +25,15 @@ def pause(failures: int, *, final: bool, retry_after: float | None, jitter: floa
     first, longest = (FIRST_REFUSAL, LONGEST_REFUSAL) if final else (FIRST_PAUSE, LONGEST_PAUSE)
     doubled = min(longest, first * 2.0 ** min(failures - 1, 16)) * (1 - jitter / 4)
     return max(doubled, min(retry_after or 0.0, LONGEST_RETRY_AFTER))
+
+
+STEADY = 60.0
+"""Seconds after which a process that ends has not failed to start."""
+
+
+def restart_pause(deaths: int) -> float:
+    """Seconds until a process that died is replaced: at once the first time, then doubling, capped.
+
+    :param deaths: in a row, each within ``STEADY`` seconds of its start, this one included; at least 1
+    """
+    return 0.0 if deaths == 1 else min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(deaths - 2, 16))

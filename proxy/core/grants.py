@@ -60,20 +60,15 @@ class Client:
     resource_server: str | None = None
     parameters: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    member: int = 0
+    """Of a pool of tokens that are asked for in the same way; 0 is the first."""
+    key: str = field(init=False, repr=False)
+    """A digest of all that makes a token what it is, so that no change of it is ever served an old token."""
 
-    @property
-    def login(self) -> str:
-        """The authority of the token endpoint, which many tenants share."""
-        return urlsplit(self.token_url).netloc
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self._digest())
 
-    @property
-    def repeatable(self) -> bool:
-        """A request whose answer is lost can be made again: it uses nothing up."""
-        return self.grant == "client_credentials"
-
-    @property
-    def key(self) -> str:
-        """A digest of all that makes a token what it is, so that no change of it is ever served an old token."""
+    def _digest(self) -> str:
         secrets = [self.client_secret, self.refresh_token]
         secrets.append(None if self.signing_key is None else self.signing_key.pem)
         secrets.append(self.assertion if isinstance(self.assertion, Secret) else None)
@@ -90,7 +85,18 @@ class Client:
         parts.append(self.assertion.path if isinstance(self.assertion, AssertionFile) else None)
         parts.append(self.tenant if self.grant == "refresh_token" else None)
         parts += [sorted(self.parameters.items()), sorted(self.headers.items())]
+        parts += [self.member] if self.member else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    @property
+    def login(self) -> str:
+        """The authority of the token endpoint, which many tenants share."""
+        return urlsplit(self.token_url).netloc
+
+    @property
+    def repeatable(self) -> bool:
+        """A request whose answer is lost can be made again: it uses nothing up."""
+        return self.grant == "client_credentials"
 
     @property
     def line(self) -> str:

@@ -1,4 +1,4 @@
-"""Whether a refused request is sent once more with another token."""
+"""Whether a request that was refused is sent once more: with another token, or after a while."""
 
 from __future__ import annotations
 
@@ -38,3 +38,30 @@ def decide(*, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
     if cooling_down:
         return Verdict.COOLING_DOWN
     return Verdict.REPLAY if body_kept else Verdict.TOO_LONG
+
+
+def pause(
+    retry_after: bytes | None, *, body_kept: bool, waited: float, longest: float, patience: float
+) -> float | None:
+    """Seconds after which a request that met a rate limit (429) is sent again; None: the client is told.
+
+    An upstream that does not say how long, or says it with a date, is not waited for: the waits that are meant here
+    are shorter than clocks differ.
+
+    :param retry_after: the field's value, in seconds (RFC 9110 10.2.3)
+    :param body_kept: all of the body that was sent is still here
+    :param waited: seconds that this request has been made to wait already
+    :param longest: seconds that a request may be made to wait in all, ``limits.retry_after_max``
+    :param patience: seconds that are left to begin its answer
+    """
+    wait = seconds(retry_after)
+    if longest == 0 or not body_kept or wait is None:
+        return None
+    return wait if waited + wait <= longest and wait < patience else None
+
+
+def seconds(retry_after: bytes | None) -> float | None:
+    """What ``Retry-After`` says, None for a date; at least 1, so that an upstream that says 0 ends all waiting too."""
+    if retry_after is None or not retry_after.isdigit() or len(retry_after) > 6:
+        return None
+    return max(1.0, float(retry_after))

@@ -59,6 +59,9 @@ class Tally:
     ``no_newer_token``."""
     token_requests: dict[tuple[str, str], int] = field(default_factory=dict)
     """By grant and outcome: ``ok`` or the error code."""
+    limited: dict[str, int] = field(default_factory=dict)
+    """Answers 429 by what became of them: ``passed_on``, ``waited`` or ``other_token`` (and then sent
+    again)."""
     durations: Histogram = field(default_factory=Histogram)
     """From the request's head to the answer's last byte, in seconds."""
     refreshes: Histogram = field(default_factory=Histogram)
@@ -80,6 +83,10 @@ class Tally:
         """
         self.replays[outcome] = self.replays.get(outcome, 0) + 1
         self.history.append(Happening(at, "replay", outcome))
+
+    def count_limited(self, outcome: str) -> None:
+        """Counts a 429 by what became of it."""
+        self.limited[outcome] = self.limited.get(outcome, 0) + 1
 
     def count_token_request(self, grant: str, outcome: str, seconds: float, at: float) -> None:
         """Counts a token request that is over.
@@ -175,6 +182,17 @@ class TenantReport:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """One of several processes that serve the port."""
+
+    number: int
+    pid: int | None
+    """Of the process that serves now; None while there is none."""
+    started: int
+    """Processes started in its place so far; more than one: so many less one have ended."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProxyReport:
     """The whole program's state at one moment."""
 
@@ -193,3 +211,5 @@ class ProxyReport:
     tenants: tuple[TenantReport, ...]
     callers: Mapping[str, CallerTally]
     """By the name of their keys; empty for keys that have none."""
+    workers: tuple[WorkerReport, ...] = ()
+    """None where one process does everything."""

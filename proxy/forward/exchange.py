@@ -67,6 +67,7 @@ class Exchange:
     :ivar origin: the allowed origin of a page that may read the answer
     :ivar note: what Proxy-Status says of an answer that passed through
     :ivar replayed: it was sent a second time
+    :ivar waited: seconds that it was held back because of the upstream's rate limit
     :ivar status: of the head that the client was sent, 0 before
     :ivar answer: the upstream's, once it is passed on
     :ivar failure: what the client is told where we answer instead
@@ -100,6 +101,7 @@ class Exchange:
         "trace",
         "under_way",
         "upload",
+        "waited",
         "wants_trailers",
         "websocket",
     )
@@ -129,6 +131,7 @@ class Exchange:
         self.origin: bytes | None = None
         self.note: str | None = None
         self.replayed = False
+        self.waited = 0.0
         self.status = 0
         self.answer: ResponseHead | None = None
         self.failure: Failure | None = None

@@ -205,6 +205,9 @@ class Forwarder:
                 await discard(way.upstream, connection, answer, exchange)
                 token = sent_on = None
                 continue
+            if answer.status == 429 and way.inject and await _met_limit(exchange, way, token, connection, answer):
+                token = sent_on = None
+                continue
             if answer.status != 401:
                 verdict = Verdict.PASS
                 break
@@ -213,17 +216,18 @@ class Forwarder:
             )
             if verdict is not Verdict.REPLAY:
                 break
-            if await _newer(exchange, tokens, token, connection) is token:
+            newer = await _newer(exchange, way, tokens, token, connection)
+            if newer is token:
                 verdict = Verdict.NO_NEWER
                 exchange.keep_alive = exchange.keep_alive and exchange.body.complete  # no more of it is taken
                 break
             exchange.replayed = True
             await discard(way.upstream, connection, answer, exchange)
-            token = sent_on = None
+            token, sent_on = newer, None
         if exchange.replayed or verdict is not Verdict.PASS:
             _note(exchange, way.tenant, tokens, token, verdict)
         if way.inject:
-            note_rate_limit(way.tenant, answer)
+            note_rate_limit(way.tenant, token, answer)
         await relay(exchange, way.upstream, connection, answer)
 
     async def _token(self, exchange: Exchange, way: Plan) -> None:
@@ -258,15 +262,51 @@ def _opening(exchange: Exchange, way: Plan) -> bytes:
     return way.opening if asks else way.opening + b"Expect: 100-continue\r\n"
 
 
-async def _newer(exchange: Exchange, tokens: Tokens, refused: Token, connection: UpstreamConnection) -> Token:
+async def _newer(
+    exchange: Exchange, way: Plan, tokens: Tokens, refused: Token, connection: UpstreamConnection
+) -> Token:
     """The token to replay with; the refused one where there is no other, and its answer is still there to be given."""
     exchange.stop_upload()
-    tokens.reject(refused)
+    pool = way.tenant.pool if way.inject else None
     try:
+        if pool is not None:
+            # Another token of it may be refused for the same reason.
+            return await pool.instead_of(refused, exchange.patience)
+        tokens.reject(refused)
         return tokens.current() or await tokens.token(exchange.patience)
     except BaseException:
         connection.abort()
         raise
+
+
+async def _met_limit(
+    exchange: Exchange, way: Plan, token: Token, connection: UpstreamConnection, answer: ResponseHead
+) -> bool:
+    """Whether a request that met its token's rate limit is to be sent again now: with another token, or it waited."""
+    retry_after = answer.fields.get(b"retry-after")
+    tally, kept = way.tenant.tally, exchange.body.kept
+    note_rate_limit(way.tenant, token, answer)
+    pool = way.tenant.pool
+    if pool is not None and pool.limited(token, replay.seconds(retry_after) or 1.0) and kept and exchange.patience > 0:
+        tally.count_limited("other_token")
+        await discard(way.upstream, connection, answer, exchange)
+        return True
+    seconds = replay.pause(
+        retry_after,
+        body_kept=kept,
+        waited=exchange.waited,
+        longest=exchange.timing.retry_after_max,
+        patience=exchange.patience,
+    )
+    if seconds is None:
+        tally.count_limited("passed_on")
+        return False
+    tally.count_limited("waited")
+    await discard(way.upstream, connection, answer, exchange)
+    await asyncio.sleep(seconds)
+    exchange.waited += seconds
+    exchange.note = "answer to the request sent again, after the upstream's rate limit had to be waited for"
+    return True
 
 
 async def _pass_on(exchange: Exchange, way: Plan) -> None:
@@ -292,10 +332,13 @@ def _note(exchange: Exchange, tenant: Tenant, tokens: Tokens, token: Token, verd
     tenant.tally.count_replay("accepted" if verdict is Verdict.PASS else str(verdict), time.time())
 
 
-def note_rate_limit(tenant: Tenant, answer: ResponseHead) -> None:
+def note_rate_limit(tenant: Tenant, token: Token, answer: ResponseHead) -> None:
     """Notes what the upstream says of the token's limit."""
     # Kept as it came: it is read far less often than it is said.
     allowed = answer.fields.get(b"inin-ratelimit-allowed")
     if allowed is not None:
-        count, reset = answer.fields.get(b"inin-ratelimit-count"), answer.fields.get(b"inin-ratelimit-reset")
-        tenant.tally.rate_limit = (allowed, count or b"", reset or b"60", time.time())
+        count = answer.fields.get(b"inin-ratelimit-count") or b""
+        reset = answer.fields.get(b"inin-ratelimit-reset") or b"60"
+        tenant.tally.rate_limit = (allowed, count, reset, time.time())
+        if tenant.pool is not None:
+            tenant.pool.heard(token, (allowed, count, reset))

@@ -131,11 +131,11 @@ class Errand:
         if head is None:
             return False
         answer = parse_response(head)
-        if answer.status == 401 or answer.status < 200:
+        if answer.status in (401, 429) or answer.status < 200:
             return False
         if not relay_whole(exchange, self._way.upstream, connection, answer):
             return False
-        note_rate_limit(self._way.tenant, answer)
+        note_rate_limit(self._way.tenant, self._token, answer)
         return True
 
     def _wait(self, line: Awaitable[None] | None) -> None:

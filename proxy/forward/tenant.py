@@ -13,7 +13,7 @@ from proxy.wire.upstream import Upstream
 
 
 class Tokens(Protocol):
-    """A tenant's tokens, as ``oauth.source.TokenSource`` gives them."""
+    """A tenant's tokens, as ``oauth.source.TokenSource`` and ``oauth.pool.TokenPool`` give them."""
 
     def current(self) -> Token | None:
         """The token if it can be used without waiting."""
@@ -38,6 +38,22 @@ class Tokens(Protocol):
         """Until the token expires."""
 
 
+class Pool(Protocol):
+    """What is special of several tokens, as ``oauth.pool.TokenPool`` keeps them."""
+
+    async def instead_of(self, refused: Token, patience: float) -> Token:
+        """The token to use in place of a refused one; the same if that lives and there is no newer one.
+
+        :raises TokenError: there is none within ``patience`` seconds
+        """
+
+    def heard(self, token: Token, said: tuple[bytes, bytes, bytes]) -> None:
+        """Takes what an answer said of this token's rate limit: allowed, count and reset, as they came."""
+
+    def limited(self, token: Token, seconds: float) -> bool:
+        """Notes that this token's rate limit was met for so long; whether another token can be used now."""
+
+
 class Guests(Protocol):
     """A tenant's web messaging guests, as ``oauth.guests.Guests`` keeps them."""
 
@@ -57,6 +73,8 @@ class Tenant:
 
     name: str
     tokens: Tokens
+    pool: Pool | None
+    """The same, where there are several."""
     guests: Guests | None
     """None: guests' tokens pass as they are (``guest_refresh``)."""
     tally: Tally
@@ -102,6 +120,7 @@ class Timing:
     body_timeout: float
     """That a client has for a body, and one more for each ``LEAST_RATE`` bytes of it."""
     tunnel_idle_timeout: float
+    retry_after_max: float
     replay_buffer: int
     """Bytes."""
     max_header_bytes: int

@@ -45,6 +45,7 @@ class Keeper:
         self._sleep = sleep
         self._keep_warm: dict[TokenSource, bool] = {}
         self._agenda: list[tuple[float, int, TokenSource]] = []
+        self._noted: set[TokenSource] = set()
         self._order = itertools.count()
         self._busy: dict[TokenSource, asyncio.Task[None]] = {}
         self._under_way: Counter[str] = Counter()
@@ -59,13 +60,18 @@ class Keeper:
         Each comes with its ``keep_warm``: without it, the token is refreshed ahead only if somebody was given
         it since the last refresh.
         """
+        for source in self._keep_warm:
+            source.renewed = None
         self._keep_warm = dict(sources)
+        for source, warm in self._keep_warm.items():
+            source.renewed = None if warm else self._renewed
         self._queues.clear()
         self._plan_anew()
         self._changed.set()
 
     def _plan_anew(self) -> None:
         self._agenda.clear()
+        self._noted.clear()
         for source in self._keep_warm:
             self._note(source, 0.0)
 
@@ -117,6 +123,7 @@ class Keeper:
             if at > now.elapsed:
                 return min(LONGEST_NAP, max(SHORTEST_NAP, at - now.elapsed))
             heapq.heappop(self._agenda)
+            self._noted.discard(source)
             self._consider(source, now)
         return LONGEST_NAP
 
@@ -124,8 +131,8 @@ class Keeper:
         if source not in self._keep_warm or source in self._busy:
             return
         if not (self._keep_warm[source] or source.used):
-            self._note(source, now.elapsed + LONGEST_NAP)
-        elif (due := source.due(now)) > 0:
+            return  # its next token brings it back; a caller who comes before has it refreshed
+        if (due := source.due(now)) > 0:
             # Somebody else refreshed it since.
             self._note(source, now.elapsed + due)
         elif self._under_way[source.login] >= AT_ONCE:
@@ -133,7 +140,16 @@ class Keeper:
         else:
             self._begin(source)
 
+    def _renewed(self, source: TokenSource) -> None:
+        """Plans the next refresh of a source that a caller had refreshed."""
+        now = self._clock()
+        self._note(source, now.elapsed + max(SHORTEST_NAP, source.due(now)))
+        self._changed.set()
+
     def _note(self, source: TokenSource, at: float) -> None:
+        if source in self._noted:
+            return  # looked at no later than it is due, and then again
+        self._noted.add(source)
         heapq.heappush(self._agenda, (at, next(self._order), source))
 
     def _begin(self, source: TokenSource) -> None:

@@ -93,6 +93,8 @@ class TokenSource:
         self._token: Token | None = None
         self._refused: Token | None = None
         self._doubted_until = math.inf
+        self.renewed: Callable[[TokenSource], None] | None = None
+        """Called after each token request, well or not."""
         self.used = False
         """Somebody was given a token since the last refresh began; see ``keep_warm``."""
 
@@ -156,6 +158,23 @@ class TokenSource:
                 if self.current() is None and not self._trust_again(now + COOL_DOWN) and now >= end:
                     raise
         return token
+
+    @property
+    def usable(self) -> bool:
+        """There is a token that can be used now."""
+        return self._token is not None and tokens.state(self._token, self._clock()) is not TokenState.EXPIRED
+
+    def fetch_behind(self) -> None:
+        """Begins a token request that nobody waits for, unless one is under way or would come too soon."""
+        self._refresh_behind(self._clock())
+
+    async def instead_of(self, refused: Token, patience: float) -> Token:
+        """Another token than one that the upstream refused; the same if that lives and there is no newer one.
+
+        :raises TokenError: there is none within ``patience`` seconds
+        """
+        self.reject(refused)
+        return self.current() or await self.token(patience)
 
     def reject(self, token: Token) -> None:
         """Takes exactly this token out of use because the upstream refused it, and asks for another.
@@ -284,6 +303,8 @@ class TokenSource:
         if not flight.cancelled():
             # Seen here, so that a failure nobody waited for is no "exception was never retrieved".
             flight.exception()
+        if self.renewed is not None:
+            self.renewed(self)
 
     async def _join(self, flight: asyncio.Task[Token], patience: float) -> None:
         try:

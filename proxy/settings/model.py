@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy.core.detour import Detours, parse_direct
 from proxy.core.grants import AssertionFile, SigningKey
 from proxy.core.secret import Secret
-from proxy.core.urls import BaseUrl
+from proxy.core.urls import BaseUrl, bracketed
 from proxy.settings.callers import CallerKey
 from proxy.settings.keys import Algorithm, AssertionValue, PrivateKeyValue
 from proxy.settings.stores import EncryptionKey, StorePlace, StoreUrl
@@ -36,6 +36,7 @@ from proxy.settings.values import (
     Origin,
     ParameterName,
     ParameterValues,
+    PoolSize,
     Port,
     Printable,
     ProxyValue,
@@ -51,6 +52,7 @@ from proxy.settings.values import (
     Text,
     Url,
     User,
+    Wait,
 )
 
 FallbackGrant = Literal["client_credentials", "saml2_bearer", "jwt_bearer"]
@@ -100,6 +102,15 @@ class ListenSettings(Section):
     def tcp(self) -> bool:
         """Whether the port is opened."""
         return self.unix_socket is None or not self.model_fields_set.isdisjoint(("host", "port"))
+
+    def urls(self, port: int) -> tuple[str, ...]:
+        """Where clients connect, ``unix:`` before the port.
+
+        :param port: that was opened
+        """
+        scheme = "http" if self.tls_certificate is None else "https"
+        unix = () if self.unix_socket is None else (f"unix:{self.unix_socket}",)
+        return unix + ((f"{scheme}://{bracketed(self.host)}:{port}",) if self.tcp else ())
 
 
 class AdminSettings(Section):
@@ -161,6 +172,11 @@ class LimitsSettings(Section):
     idle_timeout: Seconds = Field(default=75.0, description="s for which an idle connection is kept open.")
     tunnel_idle_timeout: Seconds = Field(
         default=3600.0, description="s of silence after which a WebSocket tunnel is closed."
+    )
+    retry_after_max: Wait = Field(
+        default=0.0,
+        description="s that a request may wait, Retry-After in all, to be sent again when the API answers 429; within "
+        "request_timeout. 0: 429 is passed on.",
     )
     drain_timeout: Seconds = Field(
         default=20.0,
@@ -341,6 +357,11 @@ class TenantTable(Section):
         default=60.0,
         description="s before expiry to get the next token; never more than a fifth of the lifetime.",
     )
+    token_pool_size: PoolSize = Field(
+        default=1,
+        description="Tokens kept for this tenant, 1 to 50, each with a rate limit of its own; with the grant "
+        "client_credentials.",
+    )
     keep_warm: Flag = Field(default=True, description="false: refresh ahead of expiry only while the tenant is in use.")
     authorization: Literal["replace", "fill"] = Field(
         default="replace",
@@ -429,6 +450,7 @@ class TenantSettings:
     token_headers: Mapping[str, str] = field(repr=False)
     org_id: str | None
     refresh_ahead: float
+    token_pool_size: int
     keep_warm: bool
     authorization: Literal["replace", "fill"]
     guest_refresh: bool

@@ -57,6 +57,8 @@ def _unproven(table: TenantTable) -> Iterator[tuple[str, str]]:
         yield "private_key", f'expected the client\'s private key, e.g. {{ file = "acme.pem" }}: {needs}'
     if _signs_grant(table) and table.subject is None:
         yield "subject", "expected whom the token is for: grant jwt_bearer needs it, or an assertion"
+    if table.token_pool_size > 1 and table.grant != "client_credentials":
+        yield "token_pool_size", f"expected 1 with grant {table.grant}: what it asks with is good for one token"
     key, algorithm = table.private_key, table.signing_algorithm
     if key is not None and algorithm is not None and algorithm not in key.algorithms:
         yield "signing_algorithm", f"expected {' or '.join(key.algorithms)} with this key (got {quoted(algorithm)})"
@@ -152,6 +154,7 @@ def resolved(name: str, table: TenantTable) -> TenantSettings:
         token_headers=MappingProxyType(dict(table.token_headers)),
         org_id=table.org_id,
         refresh_ahead=table.refresh_ahead,
+        token_pool_size=table.token_pool_size,
         keep_warm=table.keep_warm,
         authorization=table.authorization,
         guest_refresh=table.guest_refresh,

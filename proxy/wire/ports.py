@@ -34,9 +34,11 @@ def bind(host: str, port: int, *, share: bool = False) -> list[socket.socket]:
 
 
 def port_of(sockets: Sequence[socket.socket]) -> int:
-    """The port that sockets of one ``bind`` listen on."""
-    port: int = sockets[0].getsockname()[1]
-    return port
+    """The port that the sockets listen on which have one; 0 if none has."""
+    for sock in sockets:
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            return int(sock.getsockname()[1])
+    return 0
 
 
 def _prepare(sock: socket.socket, *, share: bool) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, NotAllowed, ProxyError, TooBusy
-from proxy.wire.ports import BACKLOG, bind, port_of
+from proxy.wire.ports import BACKLOG
 from proxy.wire.stream import Stream
 from proxy.wire.syntax import RequestHead, parse_request
 from proxy.wire.unix import is_unix, peer_uid
@@ -254,23 +254,18 @@ class Listener:
         self._servers: dict[socket.socket, asyncio.Server] = {}
         self._empty = asyncio.Event()
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens; the port it got.
-
-        :raises OSError: the address is taken or not ours
-        """
-        sockets = await asyncio.get_running_loop().run_in_executor(None, bind, host, port)
-        await self.listen(sockets)
-        return port_of(sockets)
-
-    async def listen(self, sockets: Sequence[socket.socket]) -> None:
-        """Accepts on these sockets as well, and owns them."""
+    async def accept_on(self, sockets: Sequence[socket.socket]) -> None:
+        """Accepts on these sockets, which listen, and no longer on others; ``drain`` closes them."""
         loop = asyncio.get_running_loop()
-        for sock in sockets:
+        for sock in [known for known in self._servers if known not in sockets]:
+            self._servers.pop(sock).close()
+        for sock in [new for new in sockets if new not in self._servers]:
+            # A server closes its socket with itself, and what waits there is still to be accepted by somebody.
+            ours = sock.dup()
             if sock.family == getattr(socket, "AF_UNIX", None):
-                server = await loop.create_unix_server(self._connection, sock=sock, backlog=BACKLOG)
+                server = await loop.create_unix_server(self._connection, sock=ours, backlog=BACKLOG)
             else:
-                server = await loop.create_server(self._connection, sock=sock, backlog=BACKLOG, **self._security(sock))
+                server = await loop.create_server(self._connection, sock=ours, backlog=BACKLOG, **self._security(sock))
             self._servers[sock] = server
 
     def _security(self, sock: socket.socket) -> _Security:
@@ -354,6 +349,7 @@ class Listener:
                 while len(waiting) < BACKLOG:
                     waiting.append(sock.accept()[0])
             server.close()
+            sock.close()
         self._servers.clear()
         loop = asyncio.get_running_loop()
         for sock in waiting:

@@ -6,7 +6,16 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 
-from proxy.core.report import CallerTally, Happening, ProxyReport, Tally, TenantReport, TokenState, headroom
+from proxy.core.report import (
+    CallerTally,
+    Happening,
+    ProxyReport,
+    Tally,
+    TenantReport,
+    TokenState,
+    WorkerReport,
+    headroom,
+)
 
 NOW = 1_800_000_000.0
 
@@ -54,6 +63,7 @@ def busy() -> Tally:
         at_once=3,
         observed=2,
         replays={"accepted": 1},
+        limited={"passed_on": 4, "waited": 5},
         token_requests={("client_credentials", "ok"): 2, ("refresh_token", "invalid_grant"): 1},
         rate_limit=(b"300", b"9", b"42", NOW),
         history=deque([Happening(NOW - 60, "token", "ok"), Happening(NOW - 5, "replay", "accepted")]),
@@ -77,6 +87,7 @@ def report(*tenants: TenantReport) -> ProxyReport:
         refused={403: 4},
         tenants=tenants,
         callers={"web": CallerTally(requests={200: 5, 503: 1}, at_once=2)},
+        workers=(WorkerReport(1, 4711, 1), WorkerReport(2, None, 3)),
     )
 
 

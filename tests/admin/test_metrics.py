@@ -59,6 +59,9 @@ def test_every_metric_has_its_name_type_and_labels() -> None:
         "genesys_auth_proxy_connections": ("gauge", "", {frozenset({"side"})}),
         "genesys_auth_proxy_requests": ("counter", "", {frozenset({"tenant", "code"})}),
         "genesys_auth_proxy_caller_requests": ("counter", "", {frozenset({"caller", "code"})}),
+        "genesys_auth_proxy_workers": ("gauge", "", {frozenset()}),
+        "genesys_auth_proxy_worker_starts": ("counter", "", {frozenset()}),
+        "genesys_auth_proxy_rate_limited": ("counter", "", {frozenset({"tenant", "outcome"})}),
         "genesys_auth_proxy_policy_observed": ("counter", "", {whole}),
         "genesys_auth_proxy_requests_under_way": ("gauge", "", {whole}),
         "genesys_auth_proxy_replays": ("counter", "", {frozenset({"tenant", "outcome"})}),
@@ -87,6 +90,9 @@ def test_the_values_are_the_reports() -> None:
     }
     assert _values(families["genesys_auth_proxy_caller_requests"]) == {("web", "200"): 5, ("web", "503"): 1}
     assert _values(families["genesys_auth_proxy_policy_observed"]) == {("acme",): 2}
+    assert _values(families["genesys_auth_proxy_workers"]) == {(): 1}
+    assert _values(families["genesys_auth_proxy_worker_starts"]) == {(): 4}
+    assert _values(families["genesys_auth_proxy_rate_limited"]) == {("passed_on", "acme"): 4, ("waited", "acme"): 5}
     assert _values(families["genesys_auth_proxy_requests_under_way"]) == {("acme",): 3}
     assert _values(families["genesys_auth_proxy_connections"]) == {("client",): 3, ("upstream",): 2}
     assert _values(families["genesys_auth_proxy_token_expiry_timestamp_seconds"]) == {("acme",): 1_800_003_000}
@@ -222,6 +228,9 @@ def test_ten_thousand_tenants_make_a_bounded_number_of_series() -> None:
         "genesys_auth_proxy_connections": 2,
         "genesys_auth_proxy_requests": 10_001,
         "genesys_auth_proxy_caller_requests": 2,
+        "genesys_auth_proxy_workers": 1,
+        "genesys_auth_proxy_worker_starts": 1,
+        "genesys_auth_proxy_rate_limited": 0,
         "genesys_auth_proxy_policy_observed": 0,
         "genesys_auth_proxy_requests_under_way": 10_000,
         "genesys_auth_proxy_replays": 0,

@@ -25,6 +25,7 @@ def test_the_document_tells_everything_under_stable_names() -> None:
         "connections": {"client": 3, "upstream": 2},
         "refused": {"403": 4},
         "callers": [{"name": "web", "requests": {"200": 5, "503": 1}, "under_way": 2}],
+        "workers": [{"number": 1, "pid": 4711, "started": 1}, {"number": 2, "pid": None, "started": 3}],
         "tenants": [
             {
                 "name": "acme",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.backoff import LONGEST_PAUSE, LONGEST_REFUSAL, LONGEST_RETRY_AFTER, pause
+from proxy.core.backoff import LONGEST_PAUSE, LONGEST_REFUSAL, LONGEST_RETRY_AFTER, pause, restart_pause
 
 failures = st.integers(1, 10**9)
 jitters = st.floats(0, 1, exclude_max=True)
@@ -63,3 +63,11 @@ def test_jitter_spreads_clients_that_failed_together() -> None:
 def test_a_further_failure_never_shortens_the_pause(in_a_row: int, final: bool, jitter: float) -> None:
     shorter, longer = (pause(count, final=final, retry_after=None, jitter=jitter) for count in (in_a_row, in_a_row + 1))
     assert shorter <= longer
+
+
+@pytest.mark.parametrize(
+    ("deaths", "seconds"),
+    [(1, 0.0), (2, 0.5), (3, 1.0), (4, 2.0), (7, 16.0), (8, LONGEST_PAUSE), (10_000, LONGEST_PAUSE)],
+)
+def test_a_process_that_dies_again_and_again_is_replaced_ever_later(deaths: int, seconds: float) -> None:
+    assert restart_pause(deaths) == seconds

@@ -448,3 +448,15 @@ async def test_the_cost_of_ten_thousand_tenants_is_ten_thousand_times_that_of_on
         assert world.clock.reads - reads <= 2 * 600 / LONGEST_NAP
         assert world.clock.loop.turns - turns <= 10 * 600 / LONGEST_NAP
     assert len(world.endpoint.asked) == count
+
+
+@in_virtual_time
+async def test_tenants_that_nobody_calls_cost_nothing_unless_they_are_kept_warm() -> None:
+    world = World()
+    sources = [world.source(f"t{index}") for index in range(1000)]
+    async with keeping(world, sources, keep_warm=False):
+        await asyncio.sleep(1.0)
+        reads = world.clock.reads
+        await asyncio.sleep(600.0)
+        assert world.clock.reads - reads <= 2 * 600 / LONGEST_NAP
+    assert world.endpoint.asked == []

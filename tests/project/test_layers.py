@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "admin": {"core", "errors"},
     "sandbox": {"core", "errors"},
     "app": {"admin", "core", "errors", "forward", "oauth", "process", "settings", "tls", "traces", "wire"},
-    "cli": {"app", "core", "errors", "process", "sandbox", "settings"},
+    "workers": {"admin", "app", "core", "errors", "settings", "wire"},
+    "cli": {"app", "core", "errors", "process", "sandbox", "settings", "workers"},
 }
 """Beside itself and ``__version__``. The planes meet in ``app`` alone."""
 

@@ -364,8 +364,11 @@ def test_the_admin_endpoints_and_metrics_in_it_are_those_there_are(terminal: Ter
     }
     told = {(name, frozenset(inside.split(","))) for name, inside in metrics}
     assert labels < told
-    # Without keys and without a policy that observes, there is nothing to count.
-    assert {name for name, _ in told - labels} == {
-        "genesys_auth_proxy_caller_requests_total",
-        "genesys_auth_proxy_policy_observed_total",
+    # One process without keys, without a policy that observes, and no limit met: there is nothing to count.
+    assert {name.removeprefix("genesys_auth_proxy_") for name, _ in told - labels} == {
+        "caller_requests_total",
+        "policy_observed_total",
+        "rate_limited_total",
+        "worker_starts_total",
+        "workers",
     }

@@ -269,3 +269,10 @@ def test_no_problem_shows_an_assertion(folder: Folder) -> None:
     value = json.dumps("hunter2 with a space")
     (problem, *_) = folder.problems(f'{TENANT}client_auth = "none"\ngrant = "jwt_bearer"\nassertion = {value}')
     assert "hunter2" not in problem
+
+
+def test_a_pool_of_tokens_needs_a_grant_that_can_be_used_again(signed: Folder) -> None:
+    pool = f"{SECRET}token_pool_size = 2\n"
+    assert tenant(signed, pool).token_pool_size == 2
+    (problem,) = signed.problems(f'{TENANT}{pool}grant = "saml2_bearer"\nassertion = {{ file = "acme.saml" }}')
+    assert problem.startswith("proxy.toml: tenants.acme.token_pool_size: expected 1 with grant saml2_bearer")

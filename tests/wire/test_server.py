@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from proxy.errors import BadRequest, ClientTimeout, FieldsTooLarge, ProxyError
+from proxy.wire.ports import bind, port_of
 from proxy.wire.server import LINGER, MOST_REFUSED, NEXT_LOOK_AFTER, QUIET, ClientConnection, Limits, Listener
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, dial, open_peer
@@ -67,7 +68,9 @@ class Served:
 async def serving(limits: Limits = LIMITS, *, linger: bool = False) -> AsyncIterator[tuple[Served, Peer]]:
     """A listener and a client of it."""
     served = Served(limits, linger=linger)
-    served.port = await served.listener.start("127.0.0.1", 0)
+    sockets = bind("127.0.0.1", 0)
+    served.port = port_of(sockets)
+    await served.listener.accept_on(sockets)
     try:
         async with open_peer(served.port) as client:
             await until(lambda: bool(served.made))
@@ -418,6 +421,32 @@ async def test_a_client_that_floods_is_closed_after_a_while(clock: SkippingLoop)
         await served.empty()
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
+
+
+# --- where it accepts ---
+
+
+async def test_a_connection_that_waits_while_nobody_accepts_is_accepted_later() -> None:
+    first, second = Served(SLOW, linger=False), Served(SLOW, linger=False)
+    sockets = bind("127.0.0.1", 0)
+    try:
+        await first.listener.accept_on(sockets)
+        await first.listener.accept_on([])
+        async with open_peer(port_of(sockets)) as client:
+            client.send(HEAD)
+            await asyncio.sleep(0.05)
+            assert not first.listener.connections
+            await second.listener.accept_on([sock.dup() for sock in sockets])
+            assert await client.read(4) == b"</a>"
+            assert len(second.listener.connections) == 1
+        await first.listener.accept_on(sockets)
+        await second.listener.drain(1)
+        async with open_peer(port_of(sockets)) as client:
+            client.send(HEAD)
+            assert await client.read(4) == b"</a>"
+    finally:
+        await first.listener.drain(0)
+        await second.listener.drain(0)
 
 
 # --- draining ---

@@ -13,6 +13,7 @@ import pytest
 
 from proxy.core.urls import parse_base_url
 from proxy.tls import client_context
+from proxy.wire.ports import bind, port_of
 from proxy.wire.server import ClientConnection, Listener
 from proxy.wire.tunnel import LAST_WORDS, Tunnel
 from proxy.wire.upstream import Upstream
@@ -58,9 +59,10 @@ async def tunnel(
             await Tunnel(client, connection, idle).run()
 
         listener = Listener(serve, refusal, LIMITS)
-        port = await listener.start("127.0.0.1", 0)
+        sockets = bind("127.0.0.1", 0)
+        await listener.accept_on(sockets)
         try:
-            async with open_peer(port, buffer=buffer) as client:
+            async with open_peer(port_of(sockets), buffer=buffer) as client:
                 client.send(early)
                 yield Ends(client, await server.accept(), listener, upstream)
         finally:

@@ -1,0 +1,297 @@
+"""The process above the workers: sockets, admin port, reload and the end; it serves no client itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from proxy import __version__
+from proxy.admin.server import AdminServer, ServerOptions
+from proxy.core.report import ProxyReport, Tally, TenantReport
+from proxy.core.sums import Departed, program_of, tenant_of
+from proxy.core.urls import bracketed
+from proxy.errors import ConfigurationError, TokenError, TokenUnavailable, UnknownTenant
+from proxy.settings import Settings
+from proxy.settings.watch import stamps, watch
+from proxy.wire.ports import bind, port_of
+from proxy.wire.unix import UnixSocket
+from proxy.workers.codec import pack_settings
+from proxy.workers.process import WorkerProcess
+from proxy.workers.slot import Slot
+
+log = logging.getLogger(__name__)
+
+LINGERS = 1.0
+"""Seconds for a process that has left without a word."""
+
+SURVEY_PATIENCE = 3.0
+"""Seconds for a worker's report; one that is busy for longer is shown as it was."""
+
+WISH_PATIENCE = 30.0
+"""Seconds for what takes a worker longer: a token request, settings of thousands of tenants."""
+
+LAST_TOKENS = 12.0
+"""Seconds beyond ``limits.drain_timeout`` for token requests under way at the end."""
+
+
+class Supervisor:
+    """Workers for the tenants of some settings; in its users' eyes the same as one ``app.Proxy``.
+
+    :param reread: reads the settings again, for ``reload``
+    :param workers: how many
+    :param command: starts a worker; the descriptor of its channel comes behind it
+    """
+
+    def __init__(
+        self, settings: Settings, *, reread: Callable[[], Settings], workers: int, command: Sequence[str]
+    ) -> None:
+        self.settings = settings
+        self.admin_url = ""
+        self._reread = reread
+        self._command = command
+        self._numbers = range(1, workers + 1)
+        self._places: dict[int, list[socket.socket]] = {}
+        self._unix: UnixSocket | None = None
+        self._slots: dict[int, Slot] = {}
+        self._running: list[asyncio.Task[None]] = []
+        self._processes: set[WorkerProcess] = set()
+        self._departed = Departed()
+        self._reloading = asyncio.Lock()
+        self._started_at = time.time()
+        self._listening: tuple[str, ...] = ()
+        self._draining = False
+
+    # --- life ---
+
+    async def start(self) -> None:
+        """Opens both ports and starts the workers; every one of them serves afterwards.
+
+        :raises OSError: an address is taken or not ours
+        :raises WorkerGone: a worker can't start
+        :raises ConfigurationError: these settings are not for several processes
+        """
+        problems = unshareable(self.settings)
+        if problems:
+            raise ConfigurationError(problems)
+        if self.settings.store.kind == "memory":
+            log.warning(
+                'store.url is "memory:": each worker asks for tokens of its own', extra={"event": "store.memory"}
+            )
+        loop = asyncio.get_running_loop()
+        try:
+            await self._open_ports()
+            for number in self._numbers:
+                self._slots[number] = slot = Slot(number, self._start, self._welcome, self._share_out)
+                self._running.append(loop.create_task(slot.run(), name=f"worker {number}"))
+            await asyncio.gather(*(slot.first for slot in self._slots.values()))
+        except BaseException:
+            await self.drain(0)
+            raise
+        watching = watch(lambda: self.settings, await asyncio.to_thread(stamps, self.settings), self.reload)
+        self._running.append(loop.create_task(watching, name="secret file watcher"))
+
+    async def _open_ports(self) -> None:
+        listen, admin = self.settings.listen, self.settings.admin
+        self._admin = AdminServer(self, ServerOptions(admin.host, admin.port, self.settings.access.allowed_hosts))
+        self.admin_url = f"http://{bracketed(admin.host)}:{await self._admin.start()}"
+        self._places = await asyncio.to_thread(self._bind)
+        self._listening = listen.urls(port_of(self._places[1]))
+
+    def _bind(self) -> dict[int, list[socket.socket]]:
+        listen = self.settings.listen
+        if listen.unix_socket is not None:
+            self._unix = UnixSocket.open(listen.unix_socket, listen.unix_socket_mode)
+        unix = [] if self._unix is None else [self._unix.sock]
+        ports = sockets_of(listen.host, listen.port, self._numbers) if listen.tcp else {}
+        return {number: [*unix, *ports.get(number, ())] for number in self._numbers}
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where clients connect, ``unix:`` before the port."""
+        return self._listening
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, at the port if one is open."""
+        return self._listening[-1]
+
+    async def drain(self, patience: float | None = None) -> None:
+        """Has every worker end as ``app.Proxy.drain`` does, and kills those that don't."""
+        patience = self.settings.limits.drain_timeout if patience is None else patience
+        self._draining = True
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._unix is not None:
+            self._unix.remove()
+        # The workers have the sockets too, and accept what waits in them before they close theirs.
+        for sock in [sock for sockets in self._places.values() for sock in sockets]:
+            sock.close()
+        for worker in self._processes:
+            worker.tell("end")
+        ends = {worker.end: worker for worker in self._processes}
+        if ends:
+            _, late = await asyncio.wait(ends, timeout=patience + LAST_TOKENS if patience else 0)
+            if late:
+                self.kill()
+            await asyncio.gather(*ends)
+        await self._admin.close()
+
+    def kill(self) -> None:
+        """Ends every worker at once."""
+        for worker in self._processes:
+            worker.kill()
+
+    # --- the workers ---
+
+    async def _start(self, number: int) -> WorkerProcess:
+        worker = await WorkerProcess.start(self._command, number, self._places, self.settings)
+        worker.end = asyncio.get_running_loop().create_task(self._see_off(worker), name=f"end of process {worker.pid}")
+        self._processes.add(worker)
+        return worker
+
+    async def _see_off(self, worker: WorkerProcess) -> int:
+        """Waits for a process's end, and keeps what it had counted."""
+        await worker.leaving.wait()
+        code = await worker.ended(self.settings.limits.drain_timeout + LAST_TOKENS if worker.orderly else LINGERS)
+        self._processes.discard(worker)
+        if worker.report is not None:
+            self._departed.add(worker.report)
+        return code
+
+    async def _welcome(self, worker: WorkerProcess) -> None:
+        """Gives a worker that has started the settings that came into force in the meantime."""
+        async with self._reloading:
+            if worker.settings is not self.settings:
+                await worker.prepare(self.settings, pack_settings(self.settings), WISH_PATIENCE)
+                worker.adopt()
+
+    def _share_out(self) -> None:
+        """Gives every socket to somebody: its own worker, and all others while that one is missing."""
+        missing = [slot.number for slot in self._slots.values() if slot.worker is None]
+        for slot in self._slots.values():
+            if slot.worker is not None:
+                slot.worker.tell("accept", places=[slot.number, *missing])
+
+    @property
+    def _serving(self) -> list[WorkerProcess]:
+        return [slot.worker for slot in self._slots.values() if slot.worker is not None]
+
+    # --- what the admin port asks ---
+
+    async def survey(self) -> ProxyReport:
+        """The state now: of all workers, and of the counts also those of their predecessors."""
+        await asyncio.gather(*(worker.survey(SURVEY_PATIENCE) for worker in self._processes))
+        own = ProxyReport(
+            version=__version__,
+            started_at=self._started_at,
+            listening=self._listening if self._serving and not self._draining else (),
+            draining=self._draining,
+            started=False,
+            client_connections=0,
+            upstream_connections=0,
+            refused={},
+            tenants=(),
+            callers={},
+            workers=tuple(slot.report() for slot in self._slots.values()),
+        )
+        # Those who ended since are among the departed.
+        reports = [worker.report for worker in self._processes if worker.report is not None]
+        return program_of(own, reports, self._departed, self.settings.tenants)
+
+    async def refresh(self, name: str) -> TenantReport:
+        """Gets a tenant a new token in every worker; the store sees to it that they share one.
+
+        :raises UnknownTenant: no tenant has this name
+        :raises TokenError: no worker has a new token
+        """
+        if name not in self.settings.tenants:
+            raise UnknownTenant("No tenant of this name is configured.")
+        asked = (worker.refresh(name, WISH_PATIENCE) for worker in self._serving)
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        reports = [answer for answer in answers if isinstance(answer, TenantReport)]
+        if reports:
+            return tenant_of(name, reports, self._departed.tallies.get(name, Tally()))
+        for answer in answers:
+            if isinstance(answer, TokenError):
+                raise answer
+        raise TokenUnavailable(f"Tenant {name}: no worker answers.", error="no_worker", retry_after=1.0)
+
+    # --- reload ---
+
+    async def reload(self) -> list[str]:
+        """Takes up the configuration anew: all workers all of it, or nobody anything.
+
+        :return: the problems if it can't be used; then everything stays as it was
+        """
+        async with self._reloading:
+            try:
+                settings = await asyncio.to_thread(self._reread)
+            except ConfigurationError as error:
+                return _not_reloaded(error.problems)
+            problems = unshareable(settings) or await self._prepare(settings)
+            if problems:
+                return _not_reloaded(problems)
+            self.settings = settings
+            self._admin.allow_hosts(settings.access.allowed_hosts)
+            self._departed.keep(settings.tenants.keys())
+            for worker in self._serving:
+                worker.adopt()
+            return []
+
+    async def _prepare(self, settings: Settings) -> list[str]:
+        """Has every worker prepare these settings; the problems, and then no worker remembers them."""
+        packed = await asyncio.to_thread(pack_settings, settings)
+        asked = (worker.prepare(settings, packed, WISH_PATIENCE) for worker in self._serving)
+        problems = [problem for found in await asyncio.gather(*asked) for problem in found]
+        if problems:
+            for worker in self._serving:
+                worker.tell("abandon")
+        return list(dict.fromkeys(problems))
+
+
+def unshareable(settings: Settings) -> list[str]:
+    """Why several processes can't serve these settings: a refresh token is good for one of them."""
+    if settings.store.kind != "memory":
+        return []
+    return [
+        f'tenants.{name}.grant: with --workers, refresh_token needs a store that is shared, such as "sqlite:tokens.db"'
+        for name, tenant in settings.tenants.items()
+        if str(tenant.grant) == "refresh_token"
+    ]
+
+
+def _not_reloaded(problems: list[str]) -> list[str]:
+    for problem in problems:
+        log.error(
+            "configuration not reloaded, the old one stays: %s", problem, extra={"event": "configuration.refused"}
+        )
+    return problems
+
+
+def sockets_of(host: str, port: int, numbers: range) -> dict[int, list[socket.socket]]:
+    """Each worker's listening sockets, all on one port.
+
+    Where the system does not spread connections over several sockets of a port, all workers have the same ones.
+    """
+    if sys.platform != "linux":
+        sockets = bind(host, port)
+        return dict.fromkeys(numbers, sockets)
+    # A port that is to be shared could be shared with a program that already has it, such as another of these.
+    exclusive = bind(host, port)
+    port = port_of(exclusive)
+    for sock in exclusive:
+        sock.close()
+    places: dict[int, list[socket.socket]] = {}
+    with contextlib.ExitStack() as opened:
+        for number in numbers:
+            places[number] = bind(host, port, share=True)
+            for sock in places[number]:
+                opened.enter_context(sock)
+        opened.pop_all()
+    return places

@@ -1,0 +1,153 @@
+"""A worker: a proxy that has its sockets and settings of a supervisor, and answers it until one of them ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+
+from proxy import __version__
+from proxy.app import Prepared, Proxy
+from proxy.core.report import RequestRecord
+from proxy.errors import TokenError, UnknownTenant
+from proxy.workers.channel import Channel, Words
+from proxy.workers.codec import pack, unpack_settings
+
+log = logging.getLogger(__name__)
+
+PART = 20
+"""Tenants in one message: some 2 ms of work, after which requests have their turn."""
+
+ABANDONED = 1
+"""Exit code of a worker whose supervisor went in the middle of the end: nobody is to wait any longer."""
+
+
+class VersionChanged(Exception):
+    """The program on disk is another than the one that runs."""
+
+
+async def work(
+    sock: socket.socket, stop: Callable[[], Awaitable[object]], journal: Callable[[RequestRecord], None]
+) -> None:
+    """Serves until the supervisor says so or is gone, or ``stop`` returns; then drains.
+
+    :param sock: our end of the channel
+    :param journal: takes what is to be told of requests
+    :raises VersionChanged: the supervisor is of another version, which says different things
+    """
+    channel = await Channel.over(sock)
+    greeting, content = await channel.receive()
+    if greeting["version"] != __version__:
+        raise VersionChanged(f"restart the program: it runs {greeting['version']}, and {__version__} is installed")
+    places = {place: [socket.socket(fileno=number) for number in numbers] for place, numbers in greeting["places"]}
+    proxy = Proxy(unpack_settings(content), journal=journal)
+    await proxy.start(places[greeting["number"]])
+    gc.collect()
+    gc.freeze()
+    worker = Worker(proxy, channel, places)
+    channel.tell({"note": "ready"})
+    await worker.serve(stop)
+
+
+class Worker:
+    """Answers a supervisor.
+
+    :param places: the sockets of all workers
+    """
+
+    def __init__(self, proxy: Proxy, channel: Channel, places: Mapping[int, Sequence[socket.socket]]) -> None:
+        self._proxy = proxy
+        self._channel = channel
+        self._places = places
+        self._prepared: Prepared | None = None
+        self._end = asyncio.Event()
+        self._draining = False
+
+    async def serve(self, stop: Callable[[], Awaitable[object]]) -> None:
+        """Serves until it is time to end, and ends in order."""
+        loop = asyncio.get_running_loop()
+        tasks = {
+            loop.create_task(self._listen(), name="supervisor's wishes"),
+            loop.create_task(self._obey(stop), name="signals to the worker"),
+        }
+        await self._end.wait()
+        self._draining = True
+        self._channel.tell({"note": "leaving"})
+        log.info(
+            "process %d ends once its requests in flight are answered", os.getpid(), extra={"event": "worker.stopping"}
+        )
+        await self._proxy.drain()
+        with contextlib.suppress(OSError):
+            await self._report("farewell")
+            self._channel.close()
+            await self._channel.closed()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+    async def _obey(self, stop: Callable[[], Awaitable[object]]) -> None:
+        await stop()
+        self._end.set()
+
+    async def _listen(self) -> None:
+        """Grants wishes until the channel ends, each in a task, as some take long."""
+        async with asyncio.TaskGroup() as granting:
+            with contextlib.suppress(EOFError):
+                while True:
+                    words, content = await self._channel.receive()
+                    granting.create_task(self._grant(words, content), name=f"wish to {words['wish']}")
+        if self._draining:
+            os._exit(ABANDONED)
+        log.warning("process %d has lost its supervisor", os.getpid(), extra={"event": "worker.orphaned"})
+        self._end.set()
+
+    async def _grant(self, words: Words, content: bytes) -> None:
+        match words["wish"]:
+            case "end":
+                self._end.set()
+            case "accept":
+                await self._proxy.accept_on([sock for place in words["places"] for sock in self._places[place]])
+            case "report":
+                await self._report(words["key"])
+            case "refresh":
+                self._answer(words["key"], await self._refresh(words["tenant"]))
+            case "prepare":
+                self._answer(words["key"], {"problems": await self._prepare(content)})
+            case "adopt" if self._prepared is not None:
+                self._proxy.adopt(self._prepared)
+                self._prepared = None
+            case "abandon":
+                self._prepared = None
+
+    def _answer(self, key: object, answer: Words) -> None:
+        self._channel.tell({"to": key, "answer": answer})
+
+    async def _report(self, key: object) -> None:
+        """The report in parts, between which requests have their turn."""
+        report = self._proxy.report()
+        for start in range(0, len(report.tenants), PART):
+            self._channel.tell({"to": key, "part": pack(report.tenants[start : start + PART])})
+            await self._channel.flush()
+            await asyncio.sleep(0)
+        self._answer(key, {"report": pack(replace(report, tenants=()))})
+
+    async def _refresh(self, tenant: str) -> Words:
+        try:
+            return {"tenant": pack(await self._proxy.refresh(tenant))}
+        except TokenError as error:
+            kind = type(error).__name__
+            return {"refused": kind, "says": str(error), "word": error.error, "retry_after": error.retry_after}
+        except UnknownTenant:
+            return {}
+
+    async def _prepare(self, content: bytes) -> list[str]:
+        try:
+            self._prepared = await asyncio.to_thread(lambda: self._proxy.prepare(unpack_settings(content)))
+        except OSError as error:
+            return [str(error)]
+        return []

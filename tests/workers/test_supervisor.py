@@ -1,0 +1,94 @@
+"""The supervisor in this process, with workers that are told what to do wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import WorkerGone
+from proxy.settings import load
+from proxy.wire.ports import bind, port_of
+from proxy.workers.supervisor import Supervisor, sockets_of
+from tests.support.stages import until
+from tests.workers.load import alive
+
+CONFIGURATION = """
+[listen]
+port = {port}
+[admin]
+port = 0
+[tenants.acme]
+api_url = "http://127.0.0.1:1"
+login_url = "http://127.0.0.1:1"
+client_id = "id"
+client_secret = "not-a-secret"
+keep_warm = false
+"""
+
+
+def supervisor(tmp_path: Path, command: Sequence[str], *, port: int = 0) -> Supervisor:
+    file = tmp_path / "proxy.toml"
+    file.write_text(CONFIGURATION.format(port=port), encoding="utf-8")
+    return Supervisor(load(file), reread=partial(load, file), workers=2, command=command)
+
+
+@pytest.mark.parametrize("ends", ["raise SystemExit(3)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
+async def test_workers_that_can_not_start_end_the_start(tmp_path: Path, ends: str) -> None:
+    program = supervisor(tmp_path, [sys.executable, "-c", ends])
+    async with asyncio.timeout(20):
+        with pytest.raises(WorkerGone, match="can't start"):
+            await program.start()
+
+
+async def test_a_worker_that_talks_nonsense_is_killed(tmp_path: Path) -> None:
+    nonsense = "import socket, sys, time; s = socket.socket(fileno=int(sys.argv[1])); s.sendall(bytes(8) + b'{')"
+    program = supervisor(tmp_path, [sys.executable, "-c", nonsense + "; time.sleep(60)"])
+    async with asyncio.timeout(20):
+        with pytest.raises(WorkerGone):
+            await program.start()
+
+
+async def test_a_program_that_does_not_exist_ends_the_start(tmp_path: Path) -> None:
+    program = supervisor(tmp_path, ["/nowhere/python"])
+    with pytest.raises(WorkerGone):
+        await program.start()
+
+
+async def test_a_start_that_is_given_up_leaves_no_process(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text("import os, sys, time\nopen(sys.argv[0] + str(os.getpid()), 'w')\ntime.sleep(60)", "utf-8")
+    program = supervisor(tmp_path, [sys.executable, str(script)])
+    starting = asyncio.get_running_loop().create_task(program.start(), name="start")
+    await until(lambda: len(pids(tmp_path)) == 2, 20)
+    starting.cancel()
+    await asyncio.wait({starting})
+    assert starting.cancelled()
+    assert not [pid for pid in pids(tmp_path) if alive(pid)]
+
+
+def pids(folder: Path) -> list[int]:
+    return [int(file.name.removeprefix("script")) for file in folder.glob("script?*")]
+
+
+@pytest.mark.parametrize("share", [False, True])
+async def test_a_port_that_another_program_has_is_not_shared_with_it(tmp_path: Path, *, share: bool) -> None:
+    taken = bind("127.0.0.1", 0, share=share)
+    program = supervisor(tmp_path, [sys.executable, "-c", ""], port=port_of(taken))
+    with pytest.raises(OSError, match="in use"):
+        await program.start()
+    for sock in taken:
+        sock.close()
+
+
+async def test_all_workers_listen_on_one_port_with_sockets_of_their_own(tmp_path: Path) -> None:
+    places = sockets_of("127.0.0.1", 0, range(1, 4))
+    sockets = [sock for each in places.values() for sock in each]
+    assert len({sock.getsockname() for sock in sockets}) == 1
+    assert len({sock.fileno() for sock in sockets}) == (3 if sys.platform == "linux" else 1)
+    for sock in sockets:
+        sock.close()
