@@ -262,7 +262,7 @@ def unshareable(settings: Settings) -> list[str]:
     return [
         f'tenants.{name}.grant: with --workers, refresh_token needs a store that is shared, such as "sqlite:tokens.db"'
         for name, tenant in settings.tenants.items()
-        if str(tenant.grant) == "refresh_token"
+        if tenant.grant == "refresh_token"
     ]
 
 

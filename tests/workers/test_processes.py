@@ -141,13 +141,6 @@ async def test_a_worker_that_is_killed_is_replaced_and_takes_nobody_elses_connec
     assert await workers.started() == started + 1
 
 
-async def test_connections_for_a_worker_that_is_missing_are_served_by_the_other(workers: Workers) -> None:
-    victim, other = await workers.pids()
-    os.kill(victim, signal.SIGKILL)
-    assert {await workers.ask("acme") for _ in range(20)} == {200}
-    assert other in await workers.without(victim)
-
-
 async def test_a_reload_reaches_every_worker_and_fails_no_request(workers: Workers) -> None:
     file = workers.proxy.configuration
     added = "".join(file.read_text("utf-8").partition("[tenants.acme]")[1:]).replace("[tenants.", "[tenants.new-")
@@ -177,13 +170,12 @@ async def test_a_reload_that_fails_changes_no_worker_and_says_why(workers: Worke
 
 
 async def test_a_worker_started_after_a_file_broke_has_the_settings_of_the_others(workers: Workers) -> None:
-    victim, other = await workers.pids()
+    victim, _ = await workers.pids()
     workers.proxy.configuration.write_text("colour = 1\n", "utf-8")
     os.kill(victim, signal.SIGKILL)
-    await workers.without(victim)
-    os.kill(other, signal.SIGKILL)
     assert {await workers.ask("acme") for _ in range(20)} == {200}
-    await workers.without(other)
+    await workers.without(victim)
+    assert {await workers.ask("acme") for _ in range(20)} == {200}
 
 
 async def test_what_dead_workers_counted_still_counts(workers: Workers) -> None:
@@ -191,19 +183,33 @@ async def test_what_dead_workers_counted_still_counts(workers: Workers) -> None:
     for _ in range(20):
         assert await workers.ask("globex") == 200
     assert await workers.counted("globex") == before + 20
-    for pid in await workers.pids():
-        os.kill(pid, signal.SIGKILL)
-        await workers.without(pid)
+    victim, _ = await workers.pids()
+    os.kill(victim, signal.SIGKILL)
+    await workers.without(victim)
     assert await workers.counted("globex") == before + 20
     assert await workers.ask("globex") == 200
     assert await workers.counted("globex") == before + 21
 
 
-async def test_a_refresh_reaches_the_workers_and_tells_what_refused_it(workers: Workers) -> None:
+async def test_workers_share_each_tenants_one_token_dead_or_alive(workers: Workers) -> None:
+    assert {await workers.ask("acme") for _ in range(20)} == {200}
+    issued = workers.sandbox.ledger.tokens_issued()
+    victim, _ = await workers.pids()
+    os.kill(victim, signal.SIGKILL)
+    await workers.without(victim)
+    assert {await workers.ask("acme") for _ in range(20)} == {200}
+    assert workers.sandbox.ledger.tokens_issued() == issued == len(DEFAULT_ORGS)
+
+
+async def test_a_refresh_by_hand_gets_all_workers_one_new_token(workers: Workers) -> None:
     issued = workers.sandbox.ledger.tokens_issued()
     status, answer = await workers.post("/tenants/acme/refresh")
     assert (status, answer["tenant"]["state"]) == (200, "fresh")
-    assert workers.sandbox.ledger.tokens_issued() > issued
+    assert {await workers.ask("acme") for _ in range(10)} == {200}
+    assert workers.sandbox.ledger.tokens_issued() == issued + 1
+
+
+async def test_a_refresh_that_fails_says_why(workers: Workers) -> None:
     assert (await workers.post("/tenants/nobody/refresh"))[0] == 404
     workers.sandbox.faults.set("token_status", 503)
     assert (await workers.post("/tenants/acme/refresh"))[0] == 503

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from proxy.errors import WorkerGone
+from proxy.errors import ConfigurationError, WorkerGone
 from proxy.settings import load
+from proxy.settings.stores import StorePlace
 from proxy.wire.ports import bind, port_of
 from proxy.workers.supervisor import Supervisor, sockets_of
 from tests.support.stages import until
@@ -92,3 +94,14 @@ async def test_all_workers_listen_on_one_port_with_sockets_of_their_own(tmp_path
     assert len({sock.fileno() for sock in sockets}) == (3 if sys.platform == "linux" else 1)
     for sock in sockets:
         sock.close()
+
+
+async def test_refresh_tokens_need_a_store_that_the_workers_share(tmp_path: Path) -> None:
+    program = supervisor(tmp_path, [sys.executable, "-c", ""])
+    acme = replace(program.settings.tenants["acme"], grant="refresh_token")
+    program.settings = replace(program.settings, tenants={"acme": acme}, store=StorePlace("memory"))
+    with pytest.raises(ConfigurationError, match=r"tenants\.acme\.grant: .*store"):
+        await program.start()
+    program.settings = replace(program.settings, store=StorePlace("sqlite", tmp_path / "tokens.db"))
+    with pytest.raises(WorkerGone):
+        await program.start()
