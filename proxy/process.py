@@ -10,6 +10,9 @@ if sys.platform != "win32":
 
 _PR_SET_DUMPABLE = 4
 
+MACOS_FILES = 10_240
+"""``OPEN_MAX`` of its ``sys/syslimits.h``."""
+
 RESERVED_FILES = 128
 """For what is no connection: the log, stores, secret files, the admin port."""
 
@@ -34,9 +37,11 @@ def raise_open_files() -> None:
     if sys.platform == "win32":
         return
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Where the system says "without a limit", it still has one that it does not tell (macOS).
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for wanted in (most, MACOS_FILES):
+        # Where macOS says "without a limit", it still has one, which it does not tell.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+            return
 
 
 def most_connections(wanted: int) -> int:
