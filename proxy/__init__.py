@@ -9,7 +9,7 @@ Decisions are pure and stand in ``core``: no await, clock, randomness, file, soc
 argument. Three planes act on them, and none imports another:
 
 ``oauth``    the token plane: asks the token endpoint, keeps one token per tenant, in memory and in a store that
-             processes share, and refreshes it ahead of expiry
+             processes share, and refreshes it ahead of expiry; keeps guests' JWTs fresh; takes people's logins
 ``forward``  the data plane: one coroutine per connection, one straight line per request (``forward.handler``)
 ``admin``    the control plane: health, status and metrics on a port of their own
 
@@ -44,6 +44,8 @@ Invariants, each with one owner
 * Among processes one asks, by a lease in the store; what the endpoint answers is stored before anybody uses it, and a
   refresh token that was under way when a process died is tried once more and no oftener: ``oauth.line``, ``core.turn``.
 * A store writes only over what its caller has seen, and never over what can't be read: ``oauth.store``.
+* With ``org_id``, no token is used before the API has said whose it is: ``oauth.line``.
+* A guest's JWT is kept fresh for whoever shows it, in memory alone: ``oauth.guests``.
 * The target leaves as it came, byte for byte: ``core.routing``.
 * A failure of our own is never 401: ``forward.rescue``.
 * A request gives up its place among those under way however it ends, once: ``forward.exchange``.

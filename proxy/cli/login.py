@@ -112,9 +112,26 @@ async def _from_browser(tenant: TenantSettings, parameters: dict[str, str]) -> C
         await loopback.close()
 
 
-async def _from_paste(tenant: TenantSettings, parameters: dict[str, str]) -> Code:
+async def _line() -> str:
+    """The next line of the standard input; empty at its end. Cancelled, it holds up no end of the program."""
     import asyncio
+    import threading
 
+    loop = asyncio.get_running_loop()
+    read: asyncio.Future[str] = loop.create_future()
+
+    def tell(line: str) -> None:
+        if not read.done():
+            read.set_result(line)
+
+    # Not of the loop's own threads, which are waited for at the end, as for a person who presses no key any more.
+    threading.Thread(
+        target=lambda: loop.call_soon_threadsafe(tell, sys.stdin.readline()), name="standard input", daemon=True
+    ).start()
+    return await read
+
+
+async def _from_paste(tenant: TenantSettings, parameters: dict[str, str]) -> Code:
     from proxy.errors import LoginFailed
 
     begun = _begin(tenant, tenant.redirect_uri.replace(":0/", ":8085/"))  # a port that a browser goes to
@@ -122,7 +139,7 @@ async def _from_paste(tenant: TenantSettings, parameters: dict[str, str]) -> Cod
         f"Log in at this page, on any machine:\n{begun.page(parameters)}\n"
         f"In the end the browser is sent to {begun.redirect_uri}, where nobody answers. Paste that address here:"
     )
-    while line := await asyncio.to_thread(sys.stdin.readline):
+    while line := await _line():
         if not line.strip():
             continue
         try:

@@ -32,7 +32,11 @@ class Loopback:
         self.redirect_uri = redirect_uri
         self._login: Login | None = None
         self._code: asyncio.Future[Code] = asyncio.get_running_loop().create_future()
-        self._runner = web.ServerRunner(web.Server(self._answer), handle_signals=False, shutdown_timeout=1.0)
+        self._runner = web.ServerRunner(
+            web.Server(self._answer, access_log=None),  # its lines would hold codes
+            handle_signals=False,
+            shutdown_timeout=1.0,
+        )
 
     async def open(self) -> None:
         """Begins to listen.

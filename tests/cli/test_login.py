@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -15,7 +16,7 @@ from yarl import URL
 
 from proxy.sandbox import ACME, GLOBEX, Sandbox
 from tests.cli.files import change
-from tests.cli.program import Program, environment, run, start
+from tests.cli.program import PATIENCE, Program, environment, run, start
 from tests.support.authorization_server import refreshing, run_authorization_server
 from tests.support.stages import until
 
@@ -157,6 +158,22 @@ async def test_headless_the_address_is_pasted(sandbox: Sandbox, refreshing_confi
     assert said.count("No: this answer belongs to no login that is under way") == 2
     assert said.endswith(f"acme: logged in; it belongs to organization {ACME.id} (acme)\n")
     assert await called(sandbox, refreshing_config) == 200
+
+
+async def test_headless_a_login_is_given_up_with_a_signal_and_no_key(refreshing_config: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "proxy", "login", "acme", "--no-browser", "--config", str(refreshing_config)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env=environment(),
+    )
+    assert process.stdout is not None
+    while b"Paste that address" not in await process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    async with asyncio.timeout(PATIENCE):
+        assert await process.wait() == 130
 
 
 async def test_headless_nothing_pasted_is_no_login(refreshing_config: Path) -> None:

@@ -7,6 +7,8 @@ import itertools
 
 import jwt
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from proxy.core.guests import RefreshedJwt
 from proxy.core.report import Tally
@@ -43,6 +45,7 @@ class Api:
         self.clock = clock
         self.asked: list[str] = []
         self.issued: list[str] = []
+        self.issued_to: dict[str, str] = {}
         self.fails: list[TokenError | Exception] = []
         self.open = asyncio.Event()
         self.open.set()
@@ -54,6 +57,7 @@ class Api:
             raise self.fails.pop(0)
         now = self.clock.look().wall
         self.issued.append(made(now + LIFETIME))
+        self.issued_to[self.issued[-1]] = refresh_token.reveal()
         return RefreshedJwt(self.issued[-1], now - 1)
 
 
@@ -70,6 +74,10 @@ class World:
         token = made(now + lifetime)
         self.guests.learn(token, refresh_token, now - 1)
         return token
+
+    def owner(self, token: str, logins: dict[str, str]) -> str:
+        """Whose refresh token a JWT came with."""
+        return logins.get(token) or self.api.issued_to[token]
 
     def find(self, token: str) -> GuestTokens:
         found = self.guests.find(credential(token))
@@ -270,6 +278,58 @@ async def test_a_caller_who_leaves_cancels_only_their_own_waiting() -> None:
         world.api.open.set()
     assert stays.result() == world.api.issued[0]
     assert world.api.asked == ["r1"]
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.integers(0, 2),
+        st.sampled_from(["call", "call", "refuse", "login", "expire", "revoke", "down", "refused"]),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(STEPS)
+def test_whatever_happens_a_guest_is_sent_with_a_jwt_of_their_own(steps: list[tuple[int, str]]) -> None:
+    in_virtual_time(_play)(steps)
+
+
+async def _play(steps: list[tuple[int, str]]) -> None:
+    world = World()
+    owners: dict[str, str] = {}
+    held: dict[str, str] = {}
+
+    def login(guest: str) -> None:
+        held[guest] = world.login(guest)
+        owners[held[guest]] = guest
+
+    for number in range(3):
+        login(f"r{number}")
+    for number, step in steps:
+        guest = f"r{number}"
+        token, asked = held[guest], len(world.api.asked)
+        match step:
+            case "login":
+                login(guest)
+            case "expire":
+                await asyncio.sleep(LIFETIME)
+            case "revoke":
+                world.guests.forget(credential(token))
+            case "down":
+                world.api.fails.append(TokenUnavailable("down", error="http_503"))
+            case "refused":
+                world.api.fails.append(TokenRefused("no", error="http_401"))
+            case _:
+                tokens = world.guests.find(credential(token))
+                if tokens is not None:
+                    sent = tokens.current() or await tokens.token(15)
+                    if step == "refuse":
+                        tokens.reject(sent)
+                        sent = tokens.current() or await tokens.token(15)
+                    await asyncio.sleep(0)
+                    assert world.owner(sent.access_token, owners) == guest
+        assert len(world.api.asked) - asked <= 2
 
 
 # --- what is remembered ---
