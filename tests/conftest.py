@@ -32,12 +32,18 @@ def _ci() -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "needs(*names): what the test uses of the machine, see tests/system.py")
+    config.addinivalue_line("markers", "slow: takes long; only run where -m names it")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     named = {name for item in items for marker in item.iter_markers("needs") for name in marker.args}
     if unknown := sorted(named - NEEDS.keys()):
         raise pytest.UsageError(f"needs({unknown[0]!r}): tests/system.py knows {', '.join(sorted(NEEDS))}")
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow and "slow" not in config.getoption("markexpr"):
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.hookimpl(tryfirst=True)  # before any fixture of the test

@@ -206,7 +206,9 @@ class Peer:
         self._writer.close()
 
     def reset(self) -> None:
-        """Breaks the connection off."""
+        """Breaks the connection off, if it is not over."""
+        if self.closed:
+            return
         found = self._writer.get_extra_info("socket")
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
