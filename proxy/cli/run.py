@@ -45,6 +45,7 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
     raise_open_files()
     settings = load(config)
     readable = check_files(settings, check_permissions)
+    _check_parser()
     log = start_log(log_level, log_format)
     program = one_process(config, log.request) if workers == 1 else several(config, workers, (log_level, log_format))
     for file in readable:
@@ -53,3 +54,20 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
         run_loop(serve(settings, program))
     finally:
         log.close()
+
+
+def _check_parser() -> None:
+    """aiohttp reads token endpoints' answers and what comes to the admin port; requests and answers that pass are
+    read by ``wire``. It falls back to a slower and laxer parser in Python where its own in C can't be loaded, which
+    nobody would notice.
+
+    :raises click.ClickException: it has fallen back, and not because AIOHTTP_NO_EXTENSIONS told it to
+    """
+    from aiohttp import http_parser
+
+    fallen_back = http_parser.HttpResponseParser is http_parser.HttpResponseParserPy
+    if fallen_back and not os.environ.get("AIOHTTP_NO_EXTENSIONS"):
+        raise click.ClickException(
+            "aiohttp was installed without its C extensions; install its wheel for this platform, or set "
+            "AIOHTTP_NO_EXTENSIONS=1 to run with its parser in Python"
+        )

@@ -290,3 +290,23 @@ async def test_it_prints_the_socket_it_listens_on_and_serves_it(sandbox: Sandbox
         program.signal(signal.SIGTERM)
         assert (await program.end()).code == 0
     assert not path.exists()
+
+
+PURE = """
+import sys
+sys.modules["aiohttp._http_parser"] = None
+from proxy.cli import main
+main()
+"""
+
+
+async def test_it_does_not_start_with_a_parser_that_nobody_chose(config: Path) -> None:
+    ended = await run("run", "--config", config, command=("-c", PURE), AIOHTTP_NO_EXTENSIONS="")
+    assert ended.code == 1
+    assert "AIOHTTP_NO_EXTENSIONS=1" in ended.stderr
+    assert "listening" not in ended.stdout
+
+
+async def test_it_starts_with_the_parser_in_python_where_it_is_told_to(config: Path) -> None:
+    async with await start("run", "--config", config, AIOHTTP_NO_EXTENSIONS="1") as program:
+        assert (await get(await listening(program) + f"/t/globex{WHO}"))[0] == 200
