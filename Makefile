@@ -46,7 +46,7 @@ help:
 	@echo 'make check      linter, formatter, types'
 	@echo 'make format     mend what the linter and the formatter can'
 	@echo 'make coverage   the test suite, with the lines and branches it misses'
-	@echo 'make bench      what a request costs, beside nginx and Envoy where they are; Linux (BENCH_ARGS=…)'
+	@echo 'make bench      what a request costs, beside nginx, HAProxy and Envoy where they are; Linux (BENCH_ARGS=…)'
 	@echo 'make bench-scale  what 10,000 tenants cost beside one; Linux (BENCH_ARGS=…)'
 	@echo 'make lock       bring the lock files up to pyproject.toml and package.json (LOCK_ARGS=--upgrade)'
 	@echo 'make clean      remove what these made'

@@ -10,7 +10,8 @@ argument. Three planes act on them, and none imports another:
 
 ``oauth``    the token plane: asks the token endpoint, keeps one token per tenant, in memory and in a store that
              processes share, and refreshes it ahead of expiry; keeps guests' JWTs fresh; takes people's logins
-``forward``  the data plane: one coroutine per connection, one straight line per request (``forward.handler``)
+``forward``  the data plane: one coroutine per connection, one straight line per request (``forward.handler``),
+             and a short way for requests that wait for nothing but their answer (``forward.shortcut``)
 ``admin``    the control plane: health, status and metrics on a port of their own
 
 ``wire`` is HTTP/1.1 on the event loop, beneath ``forward``, and knows nothing of tokens. ``sandbox`` is a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import shutil
 import socket
@@ -15,7 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import cast
 
-from tests.bench.programs import PATH, ROOT
+from tests.bench.programs import BIG, BIG_BYTES, PATH, ROOT
 
 CONNECTIONS = 32
 
@@ -95,6 +96,45 @@ def latency(port: int, prefix: str, seconds: float, fields: dict[str, str] | Non
             if rest or not received.startswith(b"HTTP/1.1 200 "):
                 raise BadAnswer(received.decode("latin-1"))
     return statistics.median(took)
+
+
+def download(port: int) -> float:
+    """Seconds for one answer of ``BIG_BYTES``.
+
+    :raises BadAnswer: it was not 200, or shorter
+    """
+    request = head(port, "/t/acme", FIELDS).replace(PATH.encode(), BIG.encode())
+    buffer = bytearray(1 << 20)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        started = time.perf_counter()
+        connection.sendall(request)
+        received = connection.recv(65_536)
+        if not received.startswith(b"HTTP/1.1 200 ") or b"\r\n\r\n" not in received:
+            raise BadAnswer(received.decode("latin-1"))
+        left = BIG_BYTES - len(received.partition(b"\r\n\r\n")[2])
+        while left > 0:
+            size = connection.recv_into(buffer)
+            if not size:
+                raise BadAnswer(f"{left} bytes are missing")
+            left -= size
+        return time.perf_counter() - started
+
+
+@contextlib.contextmanager
+def idle(port: int, count: int) -> Iterator[None]:
+    """So many connections, each of which has had an answer."""
+    request = head(port, "/t/acme", FIELDS)
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5))
+            connection.sendall(request)
+            received = b""
+            while _behind(received) is None:
+                piece = connection.recv(65_536)
+                if not piece:
+                    raise BadAnswer("the connection was closed")
+                received += piece
+        yield
 
 
 def head(port: int, prefix: str, fields: dict[str, str]) -> bytes:

@@ -14,7 +14,9 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import trustme
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,7 +37,11 @@ ANSWER = json.dumps(
 
 ISSUED = json.dumps({"access_token": TOKEN, "token_type": "bearer", "expires_in": 86_400})
 
-LONGEST_RUN = 150
+BIG = "/api/v2/downloads/big"
+BIG_BYTES = 100_000_000
+"""What downloads are measured with."""
+
+LONGEST_RUN = 420
 """Seconds after which every program ends whatever becomes of the benchmark, and the benchmark too."""
 
 _STARTING = 15.0
@@ -103,18 +109,40 @@ def wait_for(port: int, path: str, log: Path, fields: dict[str, str] | None = No
 # --- the upstream ---
 
 
+class Api(NamedTuple):
+    """API and login in one."""
+
+    kind: str
+    """nginx; or asyncio, which has neither TLS nor large answers."""
+    port: int
+    tls_port: int
+    ca: Path
+    """The authority that vouches for it."""
+
+    def url(self, *, tls: bool) -> str:
+        return f"https://127.0.0.1:{self.tls_port}" if tls else f"http://127.0.0.1:{self.port}"
+
+
 @contextlib.contextmanager
-def upstream(folder: Path) -> Iterator[tuple[int, str]]:
-    """API and login in one; the port and what it is: nginx, or where there is none a small asyncio server."""
-    port, log = free_port(), folder / "upstream.log"
+def upstream(folder: Path) -> Iterator[Api]:
+    """The API: nginx, or where there is none a small asyncio server."""
     nginx = shutil.which("nginx")
+    api = Api("asyncio" if nginx is None else "nginx", free_port(), free_port(), folder / "ca.pem")
+    authority, log = trustme.CA(), folder / "upstream.log"
+    authority.cert_pem.write_to_path(api.ca)
+    certificate = folder / "upstream.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+    with (folder / "big").open("wb") as big:
+        big.truncate(BIG_BYTES)
+    folder.chmod(0o755)  # root's nginx reads it as another user
     if nginx is None:
-        command: list[str | Path] = [sys.executable, "-m", "tests.bench.upstream", str(port)]
+        command: list[str | Path] = [sys.executable, "-m", "tests.bench.upstream", str(api.port)]
     else:
-        command = _nginx(nginx, folder / "upstream", _NGINX_UPSTREAM % {"port": port})
+        values = {"port": api.port, "tls": api.tls_port, "certificate": certificate, "folder": folder}
+        command = _nginx(nginx, folder / "upstream", _NGINX_UPSTREAM % values)
     with program(*command, log=log):
-        wait_for(port, PATH, log, {"Authorization": f"Bearer {TOKEN}"})
-        yield port, "asyncio" if nginx is None else "nginx"
+        wait_for(api.port, PATH, log, {"Authorization": f"Bearer {TOKEN}"})
+        yield api
 
 
 def _nginx(nginx: str, folder: Path, servers: str) -> list[str | Path]:
@@ -148,7 +176,9 @@ RATE_LIMIT = "".join(f"{name}: {value}\r\n" for name, value in _FIELDS.items())
 """Fields that every answer of the API has, as lines."""
 
 _NGINX_UPSTREAM = (
-    "server { listen 127.0.0.1:%(port)d; default_type application/json;\n"
+    "server { listen 127.0.0.1:%(port)d; listen 127.0.0.1:%(tls)d ssl; default_type application/json;\n"
+    "ssl_certificate %(certificate)s; ssl_certificate_key %(certificate)s; client_max_body_size 0;\n"
+    f"location = {BIG} {{ alias %(folder)s/big; }}\n"
     f"location = /oauth/token {{ return 200 '{ISSUED}'; }}\n"
     f'location / {{ if ($http_authorization != "Bearer {TOKEN}") {{ return 401; }}\n'
     + "".join(f'add_header {name} "{value}";' for name, value in _FIELDS.items())
@@ -160,15 +190,17 @@ _NGINX_UPSTREAM = (
 
 
 @contextlib.contextmanager
-def ours(folder: Path, api: int, access: str = "failed") -> Iterator[tuple[int, int]]:
-    """This proxy; its id and port. So for all that follow.
+def ours(folder: Path, api: Api, access: str = "failed", *, tls: bool = False) -> Iterator[tuple[int, int]]:
+    """This proxy with its defaults; its id and port. So for all that follow.
 
     :param access: which requests it logs
+    :param tls: to the upstream
     """
-    port, log, configuration = free_port(), folder / f"ours-{access}.log", folder / f"ours-{access}.toml"
+    port, name = free_port(), f"ours-{access}{'-tls' * tls}"
+    log, configuration = folder / f"{name}.log", folder / f"{name}.toml"
     configuration.write_text(
-        f"[listen]\nport = {port}\n[admin]\nport = 0\n[tenants.acme]\n"
-        f'api_url = "http://127.0.0.1:{api}"\nlogin_url = "http://127.0.0.1:{api}"\n'
+        f'[listen]\nport = {port}\n[admin]\nport = 0\n[upstream]\nca_file = "{api.ca}"\n[tenants.acme]\n'
+        f'api_url = "{api.url(tls=tls)}"\nlogin_url = "{api.url(tls=tls)}"\n'
         f'client_id = "bench"\nclient_secret = "bench-secret"\n[log]\naccess = "{access}"\n',
         "utf-8",
     )
@@ -178,24 +210,50 @@ def ours(folder: Path, api: int, access: str = "failed") -> Iterator[tuple[int, 
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, api: int) -> Iterator[tuple[int, int]]:
+def nginx(folder: Path, api: Api, *, tls: bool = False) -> Iterator[tuple[int, int]]:
     """nginx with a fixed token: what passing on costs without anything that keeps a token."""
-    found = shutil.which("nginx")
-    if found is None:
-        raise FileNotFoundError("nginx is not installed")
-    port, log = free_port(), folder / "nginx.log"
+    port, name = free_port(), f"nginx{'-tls' * tls}"
+    log = folder / f"{name}.log"
     servers = f"""\
-upstream api {{ server 127.0.0.1:{api}; keepalive 64; keepalive_requests 100000000; }}
+upstream api {{ server {api.url(tls=tls).partition("//")[2]}; keepalive 64; keepalive_requests 100000000; }}
 server {{ listen 127.0.0.1:{port}; location /t/acme/ {{
-  proxy_pass http://api/; proxy_http_version 1.1; proxy_set_header Connection "";
+  proxy_pass http{"s" * tls}://api/; proxy_http_version 1.1; proxy_set_header Connection "";
   proxy_set_header Authorization "Bearer {TOKEN}"; }} }}"""
-    with program(*_nginx(found, folder / "nginx", servers), log=log) as pid:
+    with program(*_nginx(_found("nginx"), folder / name, servers), log=log) as pid:
         wait_for(port, f"/t/acme{PATH}", log)
         yield pid, port
 
 
 @contextlib.contextmanager
-def envoy(folder: Path, api: int, binary: str | None, *, concurrency: int | None) -> Iterator[tuple[int, int]]:
+def haproxy(folder: Path, api: Api, *, tls: bool = False) -> Iterator[tuple[int, int]]:
+    """HAProxy with a fixed token and one thread, as nginx has one worker."""
+    port, name = free_port(), f"haproxy{'-tls' * tls}"
+    log, configuration = folder / f"{name}.log", folder / f"{name}.cfg"
+    server = api.url(tls=tls).partition("//")[2] + (f" ssl verify required ca-file {api.ca}" if tls else "")
+    configuration.write_text(
+        "global\n  nbthread 1\n  maxconn 2000\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 300s\n"
+        f"  timeout server 300s\nfrontend client\n  bind 127.0.0.1:{port}\n"
+        f'  http-request set-header Authorization "Bearer {TOKEN}"\n'
+        "  http-request replace-path /t/acme(/.*) \\1\n  default_backend api\n"
+        f"backend api\n  http-reuse always\n  server api {server}\n",
+        "utf-8",
+    )
+    with program(_found("haproxy"), "-db", "-f", configuration, log=log) as pid:
+        wait_for(port, f"/t/acme{PATH}", log)
+        yield pid, port
+
+
+def _found(name: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is not installed")
+    return found
+
+
+@contextlib.contextmanager
+def envoy(
+    folder: Path, api: Api, binary: str | None, *, concurrency: int | None, tls: bool = False
+) -> Iterator[tuple[int, int]]:
     """Envoy with its credential injector, which gets the token by client credentials itself.
 
     :param binary: where it is; None where it is not installed
@@ -203,9 +261,9 @@ def envoy(folder: Path, api: int, binary: str | None, *, concurrency: int | None
     """
     if binary is None:
         raise FileNotFoundError("Envoy is not installed; make bench installs it")
-    name = f"envoy-{concurrency or 'default'}"
+    name = f"envoy-{concurrency or 'default'}{'-tls' * tls}"
     port, log, configuration = free_port(), folder / f"{name}.log", folder / f"{name}.json"
-    configuration.write_text(json.dumps(_envoy(port, api)), "utf-8")
+    configuration.write_text(json.dumps(_envoy(port, api, tls=tls)), "utf-8")
     command: list[str | Path] = [binary, "-c", configuration, "-l", "error", "--disable-hot-restart"]
     if concurrency is not None:
         command += ["--concurrency", str(concurrency)]
@@ -214,11 +272,11 @@ def envoy(folder: Path, api: int, binary: str | None, *, concurrency: int | None
         yield pid, port
 
 
-def _envoy(port: int, api: int) -> dict[str, Any]:
+def _envoy(port: int, api: Api, *, tls: bool) -> dict[str, Any]:
     extensions = "type.googleapis.com/envoy.extensions"
     oauth2 = {
         "@type": f"{extensions}.http.injected_credentials.oauth2.v3.OAuth2",
-        "token_endpoint": {"cluster": "api", "timeout": "5s", "uri": f"http://127.0.0.1:{api}/oauth/token"},
+        "token_endpoint": {"cluster": "api", "timeout": "5s", "uri": f"{api.url(tls=tls)}/oauth/token"},
         "client_credentials": {"client_id": "bench", "client_secret": {"name": "secret"}},
     }
     injector = {
@@ -240,13 +298,22 @@ def _envoy(port: int, api: int) -> dict[str, Any]:
         ],
     }
     filters = [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]
-    endpoint = {"endpoint": {"address": _address(api)}}
-    cluster = {
+    endpoint = {"endpoint": {"address": _address(api.tls_port if tls else api.port)}}
+    cluster: dict[str, Any] = {
         "name": "api",
         "type": "STATIC",
         "connect_timeout": "5s",
         "load_assignment": {"cluster_name": "api", "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
+    if tls:
+        trusted = {"trusted_ca": {"filename": str(api.ca)}}
+        cluster["transport_socket"] = {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{extensions}.transport_sockets.tls.v3.UpstreamTlsContext",
+                "common_tls_context": {"validation_context": trusted},
+            },
+        }
     secret = {"name": "secret", "generic_secret": {"secret": {"inline_string": "bench-secret"}}}
     return {
         "static_resources": {

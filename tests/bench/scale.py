@@ -76,7 +76,7 @@ def _begun(folder: Path, api: int, tenants: int, seconds: float, stack: contextl
 def measure(folder: Path, counts: Sequence[int], seconds: float, rounds: int) -> dict[int, Scale]:
     """What so many tenants cost; rounds of requests take turns, so that what else the machine does meets all alike."""
     with contextlib.ExitStack() as stack:
-        api, _ = stack.enter_context(programs.upstream(folder))
+        api = stack.enter_context(programs.upstream(folder)).port
         found = {tenants: _begun(folder, api, tenants, seconds, stack) for tenants in counts}
         for _ in range(rounds):
             for tenants, (pid, port, scale) in found.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from proxy.settings import schema, starter
+from tests.bench import report
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -30,6 +31,7 @@ def blocks() -> dict[str, str]:
         "python": f"```python\n{snippet('python')}```\n",
         "javascript": f"```javascript\n{snippet('javascript')}```\n",
         "configuration": "\n".join(tables()),
+        "bench": f"![CPU time for one request, as bars](tests/bench/last.svg)\n\n{report.table(report.load())}\n",
     }
 
 

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from tests.bench import heads
+from tests.bench import heads, report
 from tests.bench.programs import ROOT
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="CPU time is read from /proc")
 def test_the_benchmark_measures_this_proxy() -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.bench", "--only", "genesys", "--rounds", "1", "--seconds", "0.3"],
+        [sys.executable, "-m", "tests.bench", "--only", "genesys", "--quick", "--rounds", "1", "--seconds", "0.3"],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -48,3 +48,11 @@ def test_no_head_that_llhttp_refuses_is_taken_but_for_its_method() -> None:
 def test_httptools_reads_ahead_and_knows_no_head() -> None:
     assert heads.pipelined() == 3
     assert heads.answers_to_head() == 1
+
+
+def test_the_plot_is_of_the_run_that_the_table_is_of() -> None:
+    """If not: python -c 'from tests.bench import report; report.save(report.load())'"""
+    kept = report.load()
+    assert report.PLOT.read_text("utf-8") == report.plot(kept)
+    assert {"genesys-auth-proxy", "nginx, a fixed token", "Envoy, 1 thread"} <= kept.plain.keys() & kept.tls.keys()
+    assert report.ratio(kept.plain, report.OURS) == 1

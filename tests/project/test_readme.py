@@ -89,7 +89,7 @@ def test_what_fits_fits(told: list[str], said: list[str], expected: bool) -> Non
 def test_help_snippets_and_tables_of_keys_are_todays() -> None:
     """If not: python -m tests.project.quoted"""
     assert filled(TEXT) == TEXT
-    assert len(re.findall("<!-- quoted: ", TEXT)) == len(re.findall("<!-- end -->", TEXT)) == 4
+    assert len(re.findall("<!-- quoted: ", TEXT)) == len(re.findall("<!-- end -->", TEXT)) == 5
 
 
 def test_the_transcript_of_the_demo_has_the_shape_of_todays() -> None:
