@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable
 
 from proxy.core.fields import authorize
 from proxy.core.routing import Kind
@@ -72,7 +71,7 @@ class Shortcut:
 class Errand:
     """One request on the short way, from when it is sent."""
 
-    __slots__ = ("_connection", "_exchange", "_forwarder", "_task", "_token", "_way")
+    __slots__ = ("_connection", "_exchange", "_forwarder", "_in_hand", "_task", "_token", "_way")
 
     def __init__(
         self, forwarder: Forwarder, exchange: Exchange, way: Plan, token: Token, connection: UpstreamConnection
@@ -83,6 +82,8 @@ class Errand:
         self._token = token
         self._connection = connection
         self._task: asyncio.Task[None] | None = None
+        self._in_hand = True
+        """It is for us to end the exchange, and not for the straight line: a task can be cancelled before it begins."""
 
     def begin(self) -> None:
         """Sends the request; what happens to the connection is told to ``_arrived``."""
@@ -96,10 +97,11 @@ class Errand:
         """The client is gone: the upstream must not take the trouble of an answer."""
         if self._task is not None:
             self._task.cancel()
-            return
-        self._connection.watcher = None
-        self._connection.abort()
-        self._forwarder.over(self._exchange)
+        if self._in_hand:
+            self._in_hand = False
+            self._connection.watcher = None
+            self._connection.abort()
+            self._forwarder.over(self._exchange)
 
     def _arrived(self) -> None:
         """Passes the answer on if it is there and one to pass on; else the straight line goes on from here."""
@@ -116,14 +118,15 @@ class Errand:
         if not passed:
             connection.buffer = received
             connection.expire_at(math.inf)
-            self._wait(forwarder.inject(exchange, self._way, self._way.tenant.tokens, (self._token, connection)))
+            self._wait()
             return
+        self._in_hand = False
         forwarder.over(exchange)
         client = exchange.client
         if exchange.keep_alive and not client.buffer and not client.sending_behind:
             client.answered()
         else:
-            self._wait(None)
+            self._wait()
 
     def _pass_on(self) -> bool:
         exchange, connection = self._exchange, self._connection
@@ -138,12 +141,15 @@ class Errand:
         note_rate_limit(self._way.tenant, self._token, answer)
         return True
 
-    def _wait(self, line: Awaitable[None] | None) -> None:
-        loop = self._connection.loop
-        self._task = loop.create_task(self._finish(line), name="request that has to wait")
+    def _wait(self) -> None:
+        self._task = self._connection.loop.create_task(self._finish(), name="request that has to wait")
 
-    async def _finish(self, line: Awaitable[None] | None) -> None:
-        if line is not None:
-            await self._forwarder.answer(self._exchange, line)
-        if await self._forwarder.go_on(self._exchange):
-            self._exchange.client.answered()
+    async def _finish(self) -> None:
+        """What is left: the rest of the straight line, if the answer is not given yet, and what follows an answer."""
+        forwarder, exchange = self._forwarder, self._exchange
+        if self._in_hand:
+            self._in_hand = False
+            sent = self._token, self._connection
+            await forwarder.answer(exchange, forwarder.inject(exchange, self._way, self._way.tenant.tokens, sent))
+        if await forwarder.go_on(exchange):
+            exchange.client.answered()
