@@ -35,37 +35,39 @@ class Shortcut:
         """Sends on the request that has arrived; False, with all of it still in the buffer, if that takes more."""
         received = client.buffer
         try:
-            if self._send(client):
-                return True
-        except Exception:  # noqa: BLE001, S110 - the straight line comes to the same, and tells the client
-            pass
-        client.buffer = received
-        return False
+            errand = self._errand(client)
+        except Exception:  # noqa: BLE001 - the straight line comes to the same, and tells the client
+            errand = None
+        if errand is None:
+            client.buffer = received
+            return False
+        errand.begin()  # from here on it may be under way: nobody begins anew
+        return True
 
-    def _send(self, client: ClientConnection) -> bool:
+    def _errand(self, client: ClientConnection) -> Errand | None:
+        """The request that has arrived with all it needs; None where it needs more."""
         forwarder = self._forwarder
         head = client.take_head(client.limits.max_header_bytes)
         if head is None or client.draining or client.sending_behind or forwarder.tracer is not None:
-            return False
+            return None
         exchange = Exchange(client, parse_request(head), forwarder.timing)
         if not exchange.body.complete:
             exchange.body.take_arrived()
         body = exchange.body
         if not body.complete or body.outgrows or client.buffer or preflight(forwarder.rules, exchange) is not None:
-            return False
+            return None
         way = plan(forwarder.rules, exchange)
         if way.kind is not Kind.API or not way.inject or way.objection is not None or exchange.websocket:
-            return False
+            return None
         token = way.tenant.tokens.current()
         if token is None:
-            return False
+            return None
         exchange.begin(way.tenant, way.caller)
         connection = way.upstream.reuse()
         if connection is None:
             exchange.end()
-            return False
-        Errand(forwarder, exchange, way, token, connection).begin()
-        return True
+            return None
+        return Errand(forwarder, exchange, way, token, connection)
 
 
 class Errand:

@@ -109,7 +109,7 @@ async def play(sent: bytes, answered: bytes, end: str, *, shortcut: bool, split:
             seen.received = _CONTEXT.sub(b"-", await client.rest())
         except ConnectionResetError:
             seen.broken_off = True
-        tally = proxy.proxy._tallies["acme"]
+        tally = proxy.proxy.report().tenants[0].tally
         await proxy.clients_gone()
         seen.counted = (tally.requests, tally.replays, (tally.rate_limit or ())[:2], sum(tally.durations.counts))
         accepting.cancel()
@@ -204,7 +204,7 @@ async def test_a_client_that_leaves_breaks_off_at_the_upstream_and_is_counted() 
         assert not await upstream.ended()
         await proxy.clients_gone()
         await proxy.upstreams_gone()
-        assert proxy.proxy._tallies["acme"].requests == {200: 1, 499: 1}
+        assert proxy.proxy.report().tenants[0].tally.requests == {200: 1, 499: 1}
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_long_answer_is_counted() -> None:
@@ -214,7 +214,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_long_answer_is_counted() 
         client.reset()
         assert not await upstream.ended()
         await proxy.clients_gone()
-        assert proxy.proxy._tallies["acme"].requests == {200: 2}
+        assert proxy.proxy.report().tenants[0].tally.requests == {200: 2}
 
 
 async def test_a_client_that_half_closes_gets_its_answer_and_then_the_end() -> None:

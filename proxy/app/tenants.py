@@ -1,0 +1,203 @@
+"""What there is for each tenant: tokens, counts and connections, carried over from one configuration to the next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from proxy.app import parts
+from proxy.core import access, tokens
+from proxy.core.grants import Client
+from proxy.core.report import CallerTally, Tally, TenantReport
+from proxy.core.urls import BaseUrl
+from proxy.errors import UnknownTenant
+from proxy.forward.tenant import Rules, Tenant
+from proxy.oauth.clock import Clock
+from proxy.oauth.endpoint import GuestApi, TokenEndpoint
+from proxy.oauth.guests import Guests
+from proxy.oauth.keeper import Keeper
+from proxy.oauth.pool import TokenPool, tenant_report
+from proxy.oauth.source import TokenSource
+from proxy.oauth.store import TokenStore
+from proxy.settings import CallerKeySettings, Settings, TenantSettings
+from proxy.traces import Tracing
+from proxy.wire.upstream import Upstream
+
+
+class Tenants:
+    """The tenants of the settings that were given last.
+
+    :ivar keeper: refreshes their tokens ahead
+    :ivar callers: counts of the callers with keys, by the key's name
+    """
+
+    def __init__(self, store: TokenStore, endpoint: TokenEndpoint, tracing: Tracing | None, clock: Clock) -> None:
+        self.keeper = Keeper(clock)
+        self.callers: dict[str, CallerTally] = {}
+        self._store = store
+        self._endpoint = endpoint
+        self._tracing = tracing
+        self._clock = clock
+        self._warm: list[TokenSource] = []
+        self._sources: dict[str, TokenSource] = {}
+        self._tenant_sources: dict[str, list[TokenSource]] = {}
+        self._retired: list[TokenSource] = []
+        self._pools: dict[str, TokenPool] = {}
+        self._tallies: dict[str, Tally] = {}
+        self._upstreams: dict[BaseUrl, Upstream] = {}
+        self._guests: dict[str, Guests] = {}
+
+    # --- what is asked of them ---
+
+    @property
+    def upstream_connections(self) -> int:
+        """Connections open now, used or not."""
+        return sum(upstream.connections for upstream in self._upstreams.values())
+
+    @property
+    def known(self) -> bool:
+        """Each tenant that is kept warm has a token, or it is known why not."""
+        return all(source.token_now() or source.failure for source in self._warm)
+
+    def report(self, name: str, now: tokens.Instant) -> TenantReport:
+        """One tenant's state."""
+        return tenant_report(name, self._tenant_sources[name], self._pools.get(name), self._tallies[name], now)
+
+    def reports(self, now: tokens.Instant) -> tuple[TenantReport, ...]:
+        """The state of each, in the order of the files."""
+        return tuple(self.report(name, now) for name in self._tallies)
+
+    async def refresh(self, name: str) -> TenantReport:
+        """Gets a tenant a new token now, whatever the pause after a failure.
+
+        :raises UnknownTenant: no tenant has this name
+        :raises TokenError: there is no new token
+        """
+        sources = self._tenant_sources.get(name)
+        if sources is None:
+            raise UnknownTenant("No tenant of this name is configured.")
+        for source in sources:
+            source.forgive()
+        await asyncio.gather(*(source.refresh() for source in sources))
+        return self.report(name, self._clock())
+
+    async def close(self) -> None:
+        """Ends keeping; a token request is waited for whose answer may hold the only refresh token there is."""
+        await self.keeper.close()
+        await asyncio.gather(*(source.close() for source in (*self._sources.values(), *self._retired)))
+        self.close_connections()
+        await asyncio.gather(*(guests.close() for guests in self._guests.values()))
+
+    def close_connections(self) -> None:
+        """Closes connections to upstreams, those in use once they are not."""
+        for upstream in self._upstreams.values():
+            upstream.close()
+
+    # --- from one configuration to the next ---
+
+    def rules(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> Rules:
+        """What requests are judged and routed by from now on; what is unchanged is carried over.
+
+        :param clients: by the tenant's name
+        """
+        self._tallies = {name: self._tallies.get(name) or Tally() for name in settings.tenants}
+        self._find_sources(settings, clients)
+        self._upstreams = self._connect(settings)
+        self._guests = self._remember_guests(settings)
+        default = settings.routing.default_tenant
+        return Rules(
+            callers=access.callers(
+                settings.listen.host,
+                settings.access.allowed_hosts,
+                settings.access.allowed_origins,
+                self._keys(settings),
+            ),
+            tenants={name.encode("ascii"): self._tenant(tenant, settings) for name, tenant in settings.tenants.items()},
+            default_tenant=None if default is None else default.encode("ascii"),
+            tenant_header=settings.routing.tenant_header.lower().encode("ascii"),
+            bounds=parts.bounds(settings.limits),
+        )
+
+    def _find_sources(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> None:
+        sources: dict[str, TokenSource] = {}
+        warm: dict[TokenSource, bool] = {}
+        self._tenant_sources = {}
+        for tenant in settings.tenants.values():
+            tally = self._tallies[tenant.name]
+            members = self._tenant_sources[tenant.name] = []
+            for client in clients[tenant.name]:
+                source = sources.get(client.key)
+                if source is None:
+                    source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
+                    source.take_over(client, [tally], tenant.refresh_ahead)
+                else:
+                    source.tallies.append(tally)  # tenants of one client share its token
+                members.append(source)
+                warm[source] = tenant.keep_warm or warm.get(source, False)
+        self._pools = {
+            name: TokenPool(members, self._clock) for name, members in self._tenant_sources.items() if len(members) > 1
+        }
+        gone = [source for key, source in self._sources.items() if key not in sources]
+        self._retired = [source for source in (*self._retired, *gone) if source.busy]
+        self._sources = sources
+        self.keeper.keep(warm.items())
+        self._warm = [source for source, keep in warm.items() if keep]
+
+    def _keys(self, settings: Settings) -> list[tuple[str, access.Caller]]:
+        keys = settings.access.caller_keys
+        self.callers = {key.name: self.callers.get(key.name) or CallerTally() for key in keys}
+        most = settings.limits.max_requests_per_caller
+
+        def caller(key: CallerKeySettings) -> access.Caller:
+            tenants = None if key.tenants is None else frozenset(name.encode("ascii") for name in key.tenants)
+            return access.Caller(key.name, self.callers[key.name], most, tenants)
+
+        return [(key.key.reveal(), caller(key)) for key in keys]
+
+    def _source(self, client: Client, tenant: TenantSettings) -> TokenSource:
+        observe = None if self._tracing is None else self._tracing.token_request
+        confirmation = parts.organization_api(self._endpoint, tenant)
+        return TokenSource(
+            client, self._endpoint, self._store, confirmation=confirmation, clock=self._clock, observe=observe
+        )
+
+    def _remember_guests(self, settings: Settings) -> dict[str, Guests]:
+        """Those of each tenant that wants it; what is remembered stays while the tenant and its API do."""
+        known = {}
+        for tenant in settings.tenants.values():
+            if tenant.guest_refresh:
+                api = GuestApi(self._endpoint, tenant.name, str(tenant.api_url))
+                kept = self._guests.pop(tenant.name, None)
+                if kept is not None and kept.api != api:
+                    kept.end()
+                    kept = None
+                known[tenant.name] = kept or Guests(api, self._tallies[tenant.name], clock=self._clock)
+                known[tenant.name].refresh_ahead = tenant.refresh_ahead
+        for gone in self._guests.values():
+            gone.end()
+        return known
+
+    def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
+        urls = {
+            url
+            for tenant in settings.tenants.values()
+            for url in (tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url)
+        }
+        tls, within, detours = self._endpoint.tls, settings.limits.connect_timeout, settings.upstream.detours
+        return {url: Upstream(url, tls, connect_timeout=within, proxy=detours.to(url.host, url.port)) for url in urls}
+
+    def _tenant(self, tenant: TenantSettings, settings: Settings) -> Tenant:
+        return Tenant(
+            name=tenant.name,
+            tokens=self._pools.get(tenant.name) or self._tenant_sources[tenant.name][0],
+            pool=self._pools.get(tenant.name),
+            guests=self._guests.get(tenant.name),
+            tally=self._tallies[tenant.name],
+            api=self._upstreams[tenant.api_url],
+            login=self._upstreams[tenant.login_url],
+            webmessaging=self._upstreams[tenant.webmessaging_url],
+            cdn=self._upstreams[tenant.cdn_url],
+            policy=parts.policy(tenant),
+            most_at_once=settings.limits.max_requests_per_tenant,
+            fill=tenant.authorization == "fill",
+        )
