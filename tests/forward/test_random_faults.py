@@ -182,7 +182,7 @@ async def run(seed: int, requests: int) -> None:
                 work = client(proxy, played, numbers, random.Random(seed * 100 + which))
                 clients.create_task(work, name=f"client {which}")
         await proxy.clients_gone()
-        tally = proxy.proxy._tallies["acme"]
+        tally = proxy.proxy.report().tenants[0].tally
         assert tally.at_once == 0
         assert tally.requests.get(401, 0) <= tally.replays.get("body_too_long", 0)
         await proxy.proxy.drain(0)

@@ -337,13 +337,13 @@ async def test_a_defect_is_told_and_leaves_nothing_open(
 async def test_a_client_that_leaves_just_before_the_straight_line_goes_on_leaves_nothing() -> None:
     async with under_way() as (proxy, client, upstream):
         here = connection(proxy)
-        (there,) = proxy.proxy._upstreams[proxy.proxy.settings.tenants["acme"].api_url]._open
+        (there,) = proxy.proxy._tenants._upstreams[proxy.proxy.settings.tenants["acme"].api_url]._open
         assert there.watcher is not None
         assert here.left is not None
         there.watcher()
         here.left()  # its task has not had its first turn
         assert not await upstream.ended()
-        tally = proxy.proxy._tallies["acme"]
+        tally = proxy.proxy.report().tenants[0].tally
         assert (tally.requests, tally.at_once) == ({200: 1, 499: 1}, 0)
         client.reset()
         await proxy.clients_gone()
