@@ -155,4 +155,8 @@ async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: Re
     exchange.keep_alive = False
     exchange.end()
     exchange.client.write(head(101, answer.reason, section))
-    await Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout).run()
+    tunnel = Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout)
+    exchange.client.farewell = tunnel.go_away
+    if exchange.client.draining:
+        tunnel.go_away()
+    await tunnel.run()

@@ -63,6 +63,7 @@ class ClientConnection(Stream):
     :ivar pipelined: how many of them, up to the last, did not wait for an answer
     :ivar waiting_since: of ``idle``, on the loop's clock
     :ivar left: called when the client is gone while a request that was taken at once is under way
+    :ivar farewell: ends what the connection has become, where that knows how to say so; called at the drain
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, listener: Listener) -> None:
@@ -74,6 +75,7 @@ class ClientConnection(Stream):
         self.waiting_since = self._made = loop.time()
         self._reading_head = False
         self.left: Callable[[], None] | None = None
+        self.farewell: Callable[[], None] | None = None
         self._listener = listener
         self._task: asyncio.Task[None] | None = None
 
@@ -333,6 +335,8 @@ class Listener:
         for client in list(self.connections):
             if client.quiet:
                 client.close_when_quiet()
+            elif client.farewell is not None:
+                client.farewell()
         if self.connections:
             self._empty.clear()
             with contextlib.suppress(TimeoutError):

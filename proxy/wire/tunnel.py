@@ -1,4 +1,4 @@
-"""A tunnel: bytes both ways between two connections, as they are."""
+"""A tunnel: a WebSocket's bytes both ways between two connections, as they are."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ import asyncio
 import contextlib
 import math
 
+from proxy.wire.frames import FrameEnds, close_frame
 from proxy.wire.stream import Stream
 
 LAST_WORDS = 5.0
-"""Seconds for the rest of the other direction after one side ended and could not be half-closed (TLS)."""
+"""Seconds for the rest of the other direction after one side ended and could not be half-closed (TLS), and for an
+answer to our Close."""
 
 
 class Tunnel:
     """Relays until both directions have ended, one is lost, or both are silent for ``idle`` seconds.
 
-    An end is passed on as an end and a reset as a reset; a slow reader slows its sender.
+    An end is passed on as an end and a reset as a reset; a slow reader slows its sender. Nothing is changed or
+    added, but for a Close to both sides where we leave (``go_away``).
     """
 
     def __init__(self, client: Stream, upstream: Stream, idle: float) -> None:
@@ -24,6 +27,16 @@ class Tunnel:
         self._idle = idle
         self._moved = client.loop.time()
         self._ends_at = math.inf
+        self._frames = {client: FrameEnds(), upstream: FrameEnds()}
+        self._leaving = False
+
+    def go_away(self) -> None:
+        """Ends both directions with a Close at the end of the frame under way (RFC 6455 7.1.1, 7.4.1)."""
+        self._leaving = True
+        now = self._client.loop.time()
+        for stream, frames in self._frames.items():
+            if frames.between_frames:
+                stream.hasten(now)  # wakes who waits for bytes of it
 
     async def run(self) -> None:
         """Relays; both connections are closed afterwards, however it ends."""
@@ -43,7 +56,9 @@ class Tunnel:
     async def _copy(self, source: Stream, sink: Stream) -> None:
         try:
             while await self._move(source, sink):
-                pass
+                if self._leaving and self._frames[source].between_frames:
+                    await self._take_leave(source, sink)
+                    return
         except OSError as error:
             if isinstance(error, TimeoutError) and source.lost is None and sink.lost is None:
                 source.close()
@@ -60,6 +75,7 @@ class Tunnel:
         if source.buffer:
             data, source.buffer = source.buffer, b""
             self._moved = source.loop.time()
+            self._frames[source].follow(data)
             sink.write(data)
             await sink.drain(self._moved + self._idle)
             return True
@@ -69,7 +85,17 @@ class Tunnel:
             now = source.loop.time()
             if source.lost is not None or now >= self._ends_at or now - self._moved >= self._idle:
                 raise
-            return True  # the other direction moved meanwhile
+            return True  # the other direction moved meanwhile, or we leave
+
+    async def _take_leave(self, source: Stream, sink: Stream) -> None:
+        """Says Close, and takes what the source still sends until it ends as well."""
+        sink.write(close_frame(masked=sink is self._upstream))
+        sink.end()
+        due = source.loop.time() + LAST_WORDS
+        source.hasten(math.inf)
+        with contextlib.suppress(OSError):
+            while await source.receive(due):
+                source.buffer = b""
 
     def _end_soon(self) -> None:
         self._ends_at = self._client.loop.time() + LAST_WORDS

@@ -9,6 +9,8 @@ import signal
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosedOK
 
 from tests.support.proxies import RunningProxy
 from tests.support.stages import CONTACTS, ECHO, Answer, Stage, Tenant, make_orgs, open_stage, tenant_toml, until
@@ -182,6 +184,18 @@ async def test_sigterm_answers_what_is_in_flight_and_takes_nothing_new(first: Te
     assert {call.result().status for call in calls} == {200}
     assert first.stage.sandbox.ledger.contacts_created[first.name] == 20
     assert await proxy.ended() == 0
+
+
+async def test_sigterm_tells_web_messaging_guests_to_come_back_elsewhere(first: Tenant) -> None:
+    proxy = first.stage.proxy
+    url = f"ws://{proxy.host}:{proxy.port}{first.path}/v1?deploymentId={FIRST.deployments[0]}"
+    async with connect(url, proxy=None) as socket:
+        proxy.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosedOK):
+            await socket.recv()
+        assert socket.close_code == 1001
+    async with asyncio.timeout(5):
+        assert await proxy.ended() == 0
 
 
 async def test_sigterm_waits_for_a_body_that_is_still_coming(first: Tenant) -> None:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from proxy.wire.tunnel import LAST_WORDS
 from tests.forward.test_upgrade import upgraded
 from tests.support.loops import SkippingLoop
 from tests.support.peers import open_peer
@@ -172,15 +173,67 @@ async def test_an_answer_that_takes_longer_than_patience_is_broken_off_visibly(v
         await proxy.upstreams_gone()
 
 
-async def test_a_tunnel_has_the_same_patience_and_is_then_broken_off() -> None:
+CLOSE_TO_CLIENT = b"\x88\x02\x03\xe9"
+
+
+def text(words: bytes, *, masked: bool = False) -> bytes:
+    """A frame of a WebSocket; zeros mask as well as anything (RFC 6455 5.2)."""
+    return b"\x81" + bytes([len(words) | masked << 7]) + (bytes(4) if masked else b"") + words
+
+
+async def test_a_tunnel_is_ended_with_a_close_to_both_sides() -> None:
     async with rig() as proxy, proxy.client() as client:
         upstream = await upgraded(proxy, client)
-        draining = asyncio.gather(proxy.proxy.drain(0.1))
-        client.send(b"still")
-        assert await upstream.read(5) == b"still"
-        await draining
+        client.send(text(b"hello", masked=True))
+        await upstream.read(11)
+        upstream.send(text(b"hello"))
+        await client.read(7)
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        assert await client.rest() == CLOSE_TO_CLIENT
+        assert (await upstream.rest())[:2] == b"\x88\x82"
+        client.end()
+        upstream.end()
+        async with asyncio.timeout(5):
+            await draining
+        await proxy.upstreams_gone()
+
+
+async def test_a_frame_under_way_is_let_through_before_the_close() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        upstream = await upgraded(proxy, client)
+        whole = text(b"a long goodbye")
+        upstream.send(whole[:5])
+        await client.read(5)
+        draining = asyncio.gather(proxy.proxy.drain(20))
+        assert (await upstream.rest())[:2] == b"\x88\x82"
+        assert await client.silent()
+        upstream.send(whole[5:])
+        assert await client.rest() == whole[5:] + CLOSE_TO_CLIENT
+        client.end()
+        upstream.end()
+        async with asyncio.timeout(5):
+            await draining
+
+
+async def test_a_frame_that_never_ends_is_broken_off_when_patience_is_over() -> None:
+    async with rig() as proxy, proxy.client() as client:
+        upstream = await upgraded(proxy, client)
+        upstream.send(text(b"a long goodbye")[:5])
+        await client.read(5)
+        await proxy.proxy.drain(0.2)
         assert not await client.ended()
-        assert not await upstream.ended()
+        await proxy.upstreams_gone()
+
+
+async def test_whoever_does_not_answer_our_close_is_waited_for_some_seconds(clock: SkippingLoop) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        upstream = await upgraded(proxy, client)
+        draining = asyncio.gather(proxy.proxy.drain(60))
+        assert await client.rest() == CLOSE_TO_CLIENT
+        await upstream.rest()
+        await clock.skip(LAST_WORDS + 0.1)
+        async with asyncio.timeout(2):
+            await draining
         await proxy.upstreams_gone()
 
 

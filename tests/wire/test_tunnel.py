@@ -13,6 +13,7 @@ import pytest
 
 from proxy.core.urls import parse_base_url
 from proxy.tls import client_context
+from proxy.wire.frames import GOING_AWAY, close_frame
 from proxy.wire.ports import bind, port_of
 from proxy.wire.server import ClientConnection, Listener
 from proxy.wire.tunnel import LAST_WORDS, Tunnel
@@ -55,8 +56,9 @@ async def tunnel(
         upstream = Upstream(base, client_tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
 
         async def serve(client: ClientConnection) -> None:
-            connection = await upstream.connect(5)
-            await Tunnel(client, connection, idle).run()
+            through = Tunnel(client, await upstream.connect(5), idle)
+            client.farewell = through.go_away
+            await through.run()
 
         listener = Listener(serve, refusal, LIMITS)
         sockets = bind("127.0.0.1", 0)
@@ -191,12 +193,30 @@ async def test_a_side_that_never_reads_does_not_keep_a_tunnel_for_ever(clock: Sk
 
 async def test_draining_breaks_a_tunnel_off_when_patience_is_over() -> None:
     async with tunnel() as ends:
-        draining = asyncio.gather(ends.listener.drain(0.05))
-        ends.client.send(b"still")
-        assert await ends.upstream.read(5) == b"still"
-        await draining
+        for sender, receiver in ((ends.client, ends.upstream), (ends.upstream, ends.client)):
+            sender.send(b"\x82\x7dneither frame ends")
+            await receiver.until(b"ends")
+        await ends.listener.drain(0.05)
         assert not await ends.client.ended()
         assert not await ends.upstream.ended()
+        await ends.gone()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_both_sides_are_told_that_we_go_away(busy: bool) -> None:
+    async with tunnel() as ends:
+        if busy:
+            ends.client.send(b"\x81\x81", bytes(4), b"a")
+            assert await ends.upstream.read(7) == b"\x81\x81" + bytes(4) + b"a"
+        (client,) = ends.listener.connections
+        await until(lambda: client.farewell is not None)
+        assert client.farewell is not None
+        client.farewell()
+        assert await ends.client.rest() == close_frame(masked=False)
+        key, code = (said := await ends.upstream.rest())[2:6], said[6:]
+        assert (said[:2], bytes(a ^ b for a, b in zip(key, code, strict=False))) == (b"\x88\x82", GOING_AWAY)
+        ends.client.end()
+        ends.upstream.end()
         await ends.gone()
 
 
