@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 from proxy.sandbox import Org, Sandbox, SandboxOptions
 from tests.support.proxies import RunningProxy, run_proxy
 from tests.support.redis_server import redis_server
-from tests.support.stages import ECHO, make_orgs, ports_toml, tenant_toml
+from tests.support.stages import ECHO, make_orgs, ports_toml, tenant_toml, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -98,6 +100,28 @@ async def test_no_request_fails_while_redis_is_gone_and_the_token_lives() -> Non
             async with shared.proxy() as three:
                 assert await status(three) == 200
             assert shared.token_requests == 2
+
+
+async def test_sigterm_waits_for_a_refresh_that_nobody_else_waits_for_and_stores_what_it_brings(tmp_path: Path) -> None:
+    [org] = make_orgs(["acme"])
+    async with Sandbox(SandboxOptions(orgs=(org,))) as sandbox:
+        tenant = tenant_toml(org, grant="refresh_token", refresh_token=org.clients[0].refresh_token, keep_warm=False)
+        configuration = f'{ports_toml(sandbox.base_url)}\n[store]\nurl = "sqlite:{tmp_path}/tokens.db"\n{tenant}'
+        sandbox.faults.set("token_latency", 1.5, count=1)
+        async with run_proxy(configuration) as proxy:
+            async with asyncio.TaskGroup() as group:
+                leaving = group.create_task(status(proxy), name="client")
+                await until(lambda: not sandbox.faults.as_json())
+                leaving.cancel()
+            proxy.signal(signal.SIGTERM)
+            assert await proxy.ended() == 0
+        async with run_proxy(configuration) as again:
+            assert await status(again) == 200
+            assert sum(sandbox.ledger.token_requests.values()) == 1
+            sandbox.revoke("acme")
+            assert await status(again) == 200
+        assert sandbox.ledger.refresh_token_reuses == 0
+        assert sandbox.ledger.token_requests["acme", "refresh_token", "ok"] == 2
 
 
 async def test_nothing_is_kept_on_request() -> None:
