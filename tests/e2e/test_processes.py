@@ -157,8 +157,7 @@ async def test_a_request_that_died_before_the_endpoint_saw_it_is_made_again(stor
         refreshes = shared.refreshes
         await shared.kill(first)
         await shared.start()
-        await shared.all_have_a_new_token()
-        assert shared.refreshes > refreshes
+        await until(lambda: shared.refreshes > refreshes, 30)  # the first token may be the one that still lives
         assert shared.reuses == 0
 
 
