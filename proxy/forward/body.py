@@ -157,6 +157,7 @@ class KeptBody:
                 await upstream.drain(loop.time() + idle_timeout)
                 piece = await self._read(idle_timeout)
                 self._drop_if_long()
+                await upstream.heed()
                 upstream.write((chunk(piece) if self.chunked and piece else piece) + self._last_chunk())
         except (BadRequest, ClientClosed, ClientTimeout) as error:
             upstream.fail(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import select
 import socket
 import struct
 from typing import cast
@@ -204,6 +205,17 @@ class Stream(asyncio.Protocol):
         if self.lost is not None:
             raise self.lost
 
+    async def heed(self) -> None:
+        """Lets what the peer has sent be read before more is written to it.
+
+        A peer that answered and closed resets the connection once more arrives, and with the write that fails the
+        event loop drops what it has not read: the answer would be lost (RFC 9112 9.6).
+        """
+        if self.closing or self._reading_paused or not _readable(self.transport.get_extra_info("socket").fileno()):
+            return
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # asyncio takes its events in behind who waits already
+
     def end(self) -> None:
         """Says that nothing more will be sent, where the transport can say so and still read."""
         if self.lost is None and self.transport.can_write_eof():
@@ -288,3 +300,12 @@ class Stream(asyncio.Protocol):
         else:
             self._due = math.inf
             self.expired()
+
+
+def _readable(descriptor: int) -> bool:
+    """Whether something was received, an end or an error included, that the event loop has not taken yet."""
+    if not hasattr(select, "poll"):
+        return False  # Windows
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -76,6 +76,7 @@ class Tunnel:
             data, source.buffer = source.buffer, b""
             self._moved = source.loop.time()
             self._frames[source].follow(data)
+            await sink.heed()
             sink.write(data)
             await sink.drain(self._moved + self._idle)
             return True

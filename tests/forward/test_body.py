@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 
@@ -21,7 +22,8 @@ from proxy.wire.upstream import Upstream, UpstreamConnection
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, Server
 from tests.support.rig import chunked
-from tests.wire.streams import pair
+from tests.support.stages import until
+from tests.wire.streams import pair, say_and_break_off
 
 pieces_of_a_body = st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6)
 
@@ -262,6 +264,19 @@ async def test_an_upstream_that_takes_nothing_is_given_up() -> None:
         assert isinstance(error, UpstreamTimeout)
         assert error.kind == "connection_write_timeout"
         assert (await pushing)[0] < 32 << 20
+
+
+async def test_an_answer_that_came_before_the_upstream_broke_off_is_not_lost_by_sending_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        base = parse_base_url(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        upstream = Upstream(base, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
+        connection = await upstream.connect(5)
+        async with pair() as (stream, client):
+            client.send(b"abc")
+            await until(lambda: stream.buffer == b"abc")
+            say_and_break_off(listening, b"HTTP/1.1 413 Too Large\r\n\r\n")
+            await KeptBody(Body(stream, 3, request=True, limit=100), 0).pump(connection, 1, 15)
+            assert (await connection.receive_response(1000, connection.loop.time() + 5)).status == 413
 
 
 async def test_the_wait_for_the_answer_begins_when_the_body_is_sent(clock: SkippingLoop) -> None:

@@ -430,6 +430,22 @@ async def test_an_early_answer_that_closes_ends_the_upload() -> None:
         await proxy.clients_gone()
 
 
+@pytest.mark.parametrize(("status", "goes_on"), [(200, True), (413, False)])
+async def test_a_body_is_sent_no_further_once_the_upstream_refuses_it_and_closes(status: int, goes_on: bool) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        client.send(request("POST", "/api/v2/x", "Content-Length: 600000"), b"abc")
+        upstream = await proxy.api.accept()
+        await upstream.head()
+        assert await upstream.read(3) == b"abc"
+        upstream.send(b"HTTP/1.1 %d Early\r\nConnection: close\r\nContent-Length: 20\r\n\r\n" % status, b"the answer")
+        head = await client.head()
+        assert (head.status, await client.read(10)) == (status, b"the answer")
+        client.send(b"def")
+        assert await upstream.silent() != goes_on
+        upstream.send(b"'s other half"[3:])
+        assert await client.read(10) == b"other half"
+
+
 @pytest.mark.parametrize("how", ["stop", "end", "reset"])
 async def test_a_client_that_never_sends_the_rest_after_an_early_answer_costs_the_connections(
     clock: SkippingLoop, how: str

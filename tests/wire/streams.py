@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -52,3 +54,11 @@ async def pair(
             yield stream, await server.accept()
         finally:
             stream.transport.abort()
+
+
+def say_and_break_off(listening: socket.socket, said: bytes) -> None:
+    """Accepts a connection, sends this and resets it, at one go: an event loop has read nothing when it is over."""
+    peer, _ = listening.accept()
+    peer.sendall(said)
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    peer.close()

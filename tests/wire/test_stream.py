@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import socket
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.support.certificates import ca_file, server_context
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Server
 from tests.support.stages import until
-from tests.wire.streams import goes_on, pair
+from tests.wire.streams import goes_on, pair, say_and_break_off
 
 HEAD = b"GET / HTTP/1.1\r\nHost: a\r\n"
 """Up to its last field's end."""
@@ -286,6 +287,24 @@ async def test_draining_what_the_peer_takes_costs_no_wait() -> None:
     async with pair() as (stream, _):
         stream.write(b"x")
         await stream.drain(-1.0)
+
+
+async def test_what_a_peer_said_before_it_broke_off_is_read_before_more_is_written() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        _, stream = await loop.create_connection(lambda: Stream(loop), *listening.getsockname())
+        say_and_break_off(listening, b"enough")
+        await stream.heed()
+        stream.write(b"more")
+        await until(lambda: stream.lost is not None)
+        assert stream.buffer == b"enough"
+
+
+async def test_nothing_is_waited_for_where_the_peer_has_said_nothing() -> None:
+    async with pair() as (stream, _):
+        heeding = stream.heed()
+        with pytest.raises(StopIteration):
+            heeding.send(None)
 
 
 # --- the end ---

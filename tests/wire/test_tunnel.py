@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from tests.support.certificates import ca_file, server_context
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer, Server, open_peer
 from tests.support.stages import until
-from tests.wire.streams import limits, refusal
+from tests.wire.streams import limits, pair, refusal, say_and_break_off
 
 LIMITS = limits()
 
@@ -136,6 +137,19 @@ async def test_an_upstreams_reset_is_one_for_the_client() -> None:
         ends.upstream.reset()
         assert not await ends.client.ended()
         await ends.gone()
+
+
+async def test_last_words_before_a_reset_are_not_lost_by_what_the_other_side_sends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        base = parse_base_url(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        upstream = Upstream(base, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
+        connection = await upstream.connect(5)
+        async with pair() as (stream, client):
+            client.send(b"chatter")
+            await until(lambda: stream.buffer == b"chatter")
+            say_and_break_off(listening, b"last words")
+            await Tunnel(stream, connection, 5).run()
+            assert await client.read(10) == b"last words"
 
 
 async def test_silence_on_both_sides_ends_a_tunnel_in_order() -> None:
