@@ -113,19 +113,12 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     passing = sender.passing
     if kind is Kind.GUEST_TOKEN and tenant.guests is not None:
         passing = _passing(exchange, rules.tenant_header, b"accept-encoding")  # we read the answer as it passes
+    opening = _opening(head.method, upstream, target.rest, passing)
+    credential = _own_credential(fields) if keeps else None
+    # By position: by name it takes twice as long.
     return Plan(
-        rules=rules,
-        kind=kind,
-        origin=sender.origin,
-        caller=caller,
-        tenant=tenant,
-        target=target,
-        upstream=upstream,
-        opening=_opening(head.method, upstream, target.rest, passing),
-        credential=_own_credential(fields) if keeps else None,
-        inject=not keeps,
-        objection=objection,
-    )
+        rules, kind, sender.origin, caller, tenant, target, upstream, opening, credential, not keeps, objection
+    )  # fmt: skip
 
 
 def _own_credential(fields: Fields) -> bytes | None:
@@ -207,10 +200,14 @@ def _tenant(rules: Rules, fields: Fields, target: Target, authority: bytes, call
 def _kind(exchange: Exchange, target: Target) -> Kind:
     if exchange.method == b"OPTIONS" and exchange.fields.get(b"max-forwards") == b"0":
         return Kind.THIS_HOP
+    if target.usual:
+        return Kind.API
     return routing.kind_of(target.rest, websocket=exchange.websocket)
 
 
 def _upstream(tenant: Tenant, kind: Kind) -> Upstream:
+    if kind is Kind.API:
+        return tenant.api
     match kind:
         case Kind.WEBMESSAGING:
             return tenant.webmessaging

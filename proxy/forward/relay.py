@@ -55,14 +55,14 @@ def relay_whole(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
 
     :raises UpstreamProtocolError: its framing is broken
     """
-    length = response_length(exchange.method, answer)
-    if not 0 <= length <= len(connection.buffer):
+    length, received = response_length(exchange.method, answer), connection.buffer
+    if not 0 <= length <= len(received):
         return False
     exchange.answer = answer
-    body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
-    persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
-    _begin(exchange, answer, body, persistent=persistent)
-    if persistent:
+    connection.buffer = received[length:]
+    section = _section(exchange, answer, length)
+    _send(exchange, answer, section, received[:length])
+    if stays_open(answer.minor, options(answer.fields.get(b"connection"))):
         upstream.release(connection)
     else:
         connection.abort()
@@ -71,28 +71,39 @@ def relay_whole(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
 
 def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: bool) -> bool:
     """Sends the head with what has arrived of the body; whether the rest goes in chunks."""
-    dropped = HOP_BY_HOP if body.length == CHUNKED and exchange.wants_trailers else _WITHOUT_TRAILER
+    section = _section(exchange, answer, body.length)
+    chunked = body.length < 0 and exchange.minor == 1
+    if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
+        exchange.keep_alive = False
+    piece = body.take()  # before the head is made: where this is broken already, the client can still be told
+    _send(exchange, answer, section, piece, _framed(exchange, body, piece) if chunked else piece)
+    return chunked
+
+
+def _section(exchange: Exchange, answer: ResponseHead, length: int) -> bytes:
+    """The lines that pass on, and those of this hop but for what concerns the client's connection."""
+    dropped = HOP_BY_HOP if length == CHUNKED and exchange.wants_trailers else _WITHOUT_TRAILER
     if answer.status == 204:
         dropped = _WITHOUT_LENGTH
     if exchange.origin is not None:
         dropped |= access.CORS_FIELDS
     section = end_to_end_response(answer.fields, dropped) + VIA[answer.minor]
-    chunked = body.length < 0 and exchange.minor == 1
-    if chunked or (exchange.method == b"HEAD" and _would_be_chunked(exchange, answer)):
+    if (length < 0 and exchange.minor == 1) or (exchange.method == b"HEAD" and _would_be_chunked(exchange, answer)):
         section += b"Transfer-Encoding: chunked\r\n"
-    elif body.length < 0:
+    elif length < 0:
         exchange.keep_alive = False  # to HTTP/1.0, only the connection's end delimits it
     if exchange.note is not None:
         section += proxy_status(exchange.note)
-    if not exchange.body.complete and (not persistent or _may_never_come(exchange)):
-        exchange.keep_alive = False
-    piece = body.take()  # before the head is made: where this is broken already, the client can still be told
+    return section
+
+
+def _send(exchange: Exchange, answer: ResponseHead, section: bytes, piece: bytes, framed: bytes | None = None) -> None:
+    """Sends the head with the body's first piece, framed if it must be."""
     exchange.sent = len(piece)
     if exchange.copy is not None:
         exchange.copy.add(piece)
     opening = exchange.client_head(answer.status, answer.reason, section)
-    exchange.client.write(opening + (_framed(exchange, body, piece) if chunked else piece))
-    return chunked
+    exchange.client.write(opening + (piece if framed is None else framed))
 
 
 def _would_be_chunked(exchange: Exchange, answer: ResponseHead) -> bool:

@@ -21,7 +21,7 @@ from proxy.forward.handler import Forwarder, note_rate_limit
 from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay_whole
 from proxy.wire.server import ClientConnection
-from proxy.wire.syntax import parse_request, parse_response
+from proxy.wire.syntax import parse_request
 from proxy.wire.upstream import UpstreamConnection
 
 
@@ -132,11 +132,8 @@ class Errand:
 
     def _pass_on(self) -> bool:
         exchange, connection = self._exchange, self._connection
-        head = connection.take_head(exchange.timing.max_header_bytes)
-        if head is None:
-            return False
-        answer = parse_response(head)
-        if answer.status in (401, 429) or answer.status < 200:
+        answer = connection.take_response(exchange.timing.max_header_bytes)
+        if answer is None or answer.status in (401, 429) or answer.status < 200:
             return False
         if not relay_whole(exchange, self._way.upstream, connection, answer):
             return False

@@ -122,11 +122,11 @@ class TokenSource:
             return None
         now = self._clock()
         state = tokens.state(token, now)
-        if state is TokenState.EXPIRED:
-            return None
-        self.used = True
-        if state is TokenState.STALE:
+        if state is not TokenState.FRESH:
+            if state is TokenState.EXPIRED:
+                return None
             self._refresh_behind(now)
+        self.used = True
         return token
 
     async def token(self, patience: float) -> Token:

@@ -110,16 +110,17 @@ def _section(minor: int, block: bytes) -> Section:
     return Section(fields, length, stays_open(minor, named), None if upgrade is None else upgrade.lower())
 
 
-def parse_response(head: bytes) -> ResponseHead:
+def parse_response(head: bytes, like: Shape | None = None) -> ResponseHead:
     """The head of an upstream's answer; folded lines and blanks before a colon are mended (RFC 9112 5.1, 5.2).
 
     :param head: as for ``parse_request``
+    :param like: of the answer before this one, which it is likely to have too; only makes it quicker to read
     :raises UpstreamProtocolError: it breaks the grammar in any other way
     """
     line, _, block = head.partition(b"\r\n")
     minor, status, reason = _status_line(line) if len(line) <= SMALL_LINE else _status_line.__wrapped__(line)
     try:
-        fields = parse_fields(block, UpstreamProtocolError)
+        fields = parse_fields(block, UpstreamProtocolError, like)
     except UpstreamProtocolError:
         block = _BLANK_BEFORE_COLON.sub(rb"\1:", _FOLD.sub(b" ", block))
         fields = parse_fields(block, UpstreamProtocolError)
@@ -134,11 +135,12 @@ def _status_line(line: bytes) -> tuple[int, int, bytes]:
     return 1 if parts[1] == b"1" else 0, int(parts[2]), parts[3] or b""
 
 
-def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError]) -> Fields:
+def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError], like: Shape | None = None) -> Fields:
     """A header or trailer section.
 
     :param block: its lines, each with its CRLF
     :param error: what to raise for a line that is no field line, and for any control character (RFC 9110 5.5)
+    :param like: the shape that it is likely to have
     """
     lines = block.split(b"\r\n")
     rest = lines.pop()
@@ -148,6 +150,8 @@ def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError]) 
         raise error(f"More than {MOST_FIELDS} field lines.")
     # Of each line two bytes are no text, those that end it; any more are control characters.
     well_formed = not rest and len(block.translate(None, _TEXT)) == 2 * len(lines)
+    if well_formed and like is not None and like.fits(lines):
+        return Fields(block, lines, like)
     shape = _shape_of(lines, small=len(block) <= SMALL) if well_formed else None
     if shape is None:
         raise error("A field line is malformed, or holds a control character or a bare LF (RFC 9110 5.5, RFC 9112 5).")

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from aiohappyeyeballs import start_connection
 
 from proxy.core.detour import ForwardProxy
+from proxy.core.fields import Shape
 from proxy.core.urls import BaseUrl
 from proxy.errors import (
     UpstreamClosed,
@@ -22,7 +23,7 @@ from proxy.errors import (
 )
 from proxy.wire.detour import open_tunnel
 from proxy.wire.stream import Stream
-from proxy.wire.syntax import ResponseHead, parse_response
+from proxy.wire.syntax import SMALL, ResponseHead, parse_response
 
 LONGEST_IDLE = 30.0
 """Seconds for which an unused connection is kept: half of what AWS load balancers allow by default, so that we
@@ -51,6 +52,7 @@ class UpstreamConnection(Stream):
         self.watcher: Callable[[], None] | None = None
         self._upstream = upstream
         self._answering = False
+        self._usual: Shape | None = None
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -124,7 +126,21 @@ class UpstreamConnection(Stream):
         if head is None:
             closed = UpstreamClosed if self.buffer else UpstreamSilent
             raise closed("The upstream closed the connection without an answer.")
-        return parse_response(head)
+        return self._read(head)
+
+    def take_response(self, limit: int) -> ResponseHead | None:
+        """The head of the next answer if it has arrived whole, and is no longer than ``limit``.
+
+        :raises UpstreamProtocolError: it breaks the grammar
+        """
+        head = self.take_head(limit)
+        return None if head is None else self._read(head)
+
+    def _read(self, head: bytes) -> ResponseHead:
+        answer = parse_response(head, self._usual)
+        if len(head) <= SMALL:
+            self._usual = answer.fields.shape  # an upstream's answers have the same fields again and again
+        return answer
 
 
 class Upstream:

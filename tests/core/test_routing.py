@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proxy.core.routing import TENANT_NAME, Kind, Target, kind_of, readings, split, tenant_of
@@ -32,9 +32,9 @@ GUEST_PATHS = [
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
-        (b"/api/v2/users", Target(None, None, None, b"/api/v2/users")),
+        (b"/api/v2/users", Target(None, None, None, b"/api/v2/users", usual=True)),
         (b"/", Target(None, None, None, b"/")),
-        (b"/t/acme/api/v2/users?a=1", Target(None, None, b"acme", b"/api/v2/users?a=1")),
+        (b"/t/acme/api/v2/users?a=1", Target(None, None, b"acme", b"/api/v2/users?a=1", usual=True)),
         (b"/t/acme", Target(None, None, b"acme", b"/")),
         (b"/t/acme/", Target(None, None, b"acme", b"/")),
         (b"/t/acme?a=1", Target(None, None, b"acme", b"/?a=1")),
@@ -63,6 +63,36 @@ GUEST_PATHS = [
 )
 def test_a_target_is_taken_apart(target: bytes, expected: Target) -> None:
     assert split(b"GET", target) == expected
+
+
+words = st.sampled_from(
+    b"t k api v2 users Users webdeployments token refresh webmessaging web messages knowledge guest journey "
+    b"deployments . .. %2e a;b \xc3\xa9 ".split(b" ")
+)
+
+
+@example([b"api", b"v2", b"users", b"3f6c5d1e-0a0b-4c1d-9e2f-7a8b9c0d1e2f"], b"?a=/../b")
+@example([b"api", b"v2", b"webdeployments", b"token", b"refresh"], b"")
+@given(st.lists(words, max_size=7), st.sampled_from([b"", b"?a=1", b"?//", b"?", b";a"]))
+def test_what_is_usual_is_the_apis_by_every_reading(path: list[bytes], query: bytes) -> None:
+    for start in (b"/", b"/api/v2/", b"/t/acme/api/v2/", b"/k/key/t/acme/api/v2/"):
+        target = split(b"GET", start + b"/".join(path) + query)
+        if target.usual:
+            alone = target.rest.partition(b"?")[0]
+            assert readings(alone) == (alone,)
+            assert kind_of(target.rest, websocket=False) is kind_of(target.rest, websocket=True) is Kind.API
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        *GUEST_PATHS, b"/api/v2/", b"/api/v2", b"/api/v2/users/", b"/api/v2//users", b"/api/v2/a.b", b"/api/v2/Users",
+        b"/api/v2/a%20b", b"/api/v1/users", b"/v1", b"/oauth/token", b"http://localhost/api/v2/users",
+        b"/x/api/v2/users",
+    ],
+)  # fmt: skip
+def test_what_needs_a_closer_look_is_not_usual(target: bytes) -> None:
+    assert not split(b"GET", target).usual
 
 
 def test_options_may_ask_for_the_server_itself() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import string
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.core.fields import Fields
+from proxy.core.fields import Fields, Shape
 from proxy.errors import (
     BadRequest,
     FieldsTooLarge,
@@ -322,6 +323,28 @@ def test_an_answers_folded_lines_and_blanks_before_colons_are_mended(lines: byte
     assert head.fields.get(name) == value
     assert b"\r\n " not in head.fields.block
     assert b" :" not in head.fields.block
+
+
+SECTIONS = [
+    b"", b"A: 1\r\n", b"a: 1\r\n", b"A: 2\r\n", b"A:\r\n", b"A: 1\r\nB: 2\r\n", b"B: 2\r\nA: 1\r\n",
+    b"A: 1\r\nA: 2\r\n", b"AB: 1\r\n", b"A : 1\r\n", b"A: 1\r\n B: 2\r\n", b"A: 1\r\nB\r\n", b"A: \x00\r\n",
+    b"A: 1\n", b"A: 1\nB: 2\r\n", b":\r\n",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", SECTIONS)
+@pytest.mark.parametrize("lines", SECTIONS)
+def test_what_an_answer_is_likely_to_look_like_changes_nothing_of_it(before: bytes, lines: bytes) -> None:
+    def read(like: Shape | None) -> tuple[object, ...] | None:
+        try:
+            fields = parse_response(b"HTTP/1.1 200 OK\r\n" + lines, like).fields
+        except UpstreamProtocolError:
+            return None
+        return fields.block, fields.lines, fields.shape.names, fields.shape.at, fields.get(b"a"), fields.get(b"b")
+
+    with contextlib.suppress(UpstreamProtocolError):
+        like = parse_response(b"HTTP/1.1 200 OK\r\n" + before).fields.shape
+        assert read(like) == read(None)
 
 
 @pytest.mark.parametrize(
