@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import ssl
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from proxy.core import access
 from proxy.core.grants import Client, Code
@@ -13,6 +13,7 @@ from proxy.core.organization import Told
 from proxy.forward.tenant import Bounds, Timing
 from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
+from proxy.oauth.line import Asked, Line
 from proxy.oauth.login import Registrar
 from proxy.oauth.organization import OrganizationApi
 from proxy.oauth.source import TokenSource
@@ -27,12 +28,14 @@ from proxy.wire.server import Limits
 log = logging.getLogger(__name__)
 
 
-def clients_of(settings: Settings) -> Mapping[str, Sequence[Client]]:
-    """By the tenant's name: as many as its tokens."""
-    return {
-        tenant.name: [client_of(tenant, member) for member in range(tenant.token_pool_size)]
-        for tenant in settings.tenants.values()
-    }
+def clients(settings: Settings) -> Mapping[str, Sequence[Client]]:
+    """By the tenant's name."""
+    return {tenant.name: clients_of(tenant) for tenant in settings.tenants.values()}
+
+
+def clients_of(tenant: TenantSettings) -> Sequence[Client]:
+    """As many as its tokens."""
+    return [client_of(tenant, member) for member in range(tenant.token_pool_size)]
 
 
 def server_tls(listen: ListenSettings) -> ssl.SSLContext | None:
@@ -74,7 +77,15 @@ def token_source(
 ) -> TokenSource:
     """A source of a tenant's tokens outside a proxy, which asks for no confirmation of ``org_id``; to be closed."""
     client = client_of(tenant)
-    return TokenSource(client, endpoint, store, clock=clock)
+    return TokenSource(lambda asked: Line(client, endpoint, store, asked=asked, clock=clock), clock=clock)
+
+
+def supply(
+    store: TokenStore, endpoint: TokenEndpoint, client: Client, tenant: TenantSettings, clock: Clock
+) -> Callable[[Asked], Line]:
+    """Makes the line of one of a tenant's tokens, whose ``org_id`` is confirmed."""
+    confirmation = organization_api(endpoint, tenant)
+    return lambda asked: Line(client, endpoint, store, confirmation=confirmation, asked=asked, clock=clock)
 
 
 async def log_in(
@@ -122,6 +133,16 @@ def token_endpoint(settings: Settings) -> TokenEndpoint:
     """A client of token endpoints that trusts what the settings trust; the caller closes it."""
     upstream = settings.upstream
     return TokenEndpoint(client_context(upstream.ca_file), settings.limits.connect_timeout, upstream.detours)
+
+
+def renew(endpoint: TokenEndpoint, settings: Settings, tls: ssl.SSLContext) -> None:
+    """Has it ask as these settings say.
+
+    :param tls: made of them
+    """
+    endpoint.tls = tls
+    endpoint.connect_timeout = settings.limits.connect_timeout
+    endpoint.detours = settings.upstream.detours
 
 
 def timing(settings: Settings) -> Timing:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.app import parts
+from proxy.app.lines import Wishes
 from proxy.app.tenants import Tenants
 from proxy.core import tokens
 from proxy.core.grants import Client
@@ -55,6 +56,7 @@ class Proxy:
 
     :param reread: reads the settings again, for ``reload``; None where they come from no file
     :param journal: takes what is to be told of requests; None: nothing is
+    :param wishes: has tokens of refresh tokens brought by another process; None: they are asked for here
     :param clock: what tokens' lives are measured with
     """
 
@@ -64,11 +66,13 @@ class Proxy:
         *,
         reread: Callable[[], Settings] | None = None,
         journal: Callable[[RequestRecord], None] | None = None,
+        wishes: Wishes | None = None,
         clock: Clock = system_clock,
     ) -> None:
         self.settings = settings
         self._reread = reread
         self._told = journal
+        self._wishes = wishes
         self._clock = clock
         self._reloading = asyncio.Lock()
         self._started_at = time.time()
@@ -93,9 +97,9 @@ class Proxy:
         self._store = await parts.open_store(settings, self._clock)
         self._endpoint = parts.token_endpoint(settings)
         self._tracing = tracing(os.environ)
-        self._tenants = Tenants(self._store, self._endpoint, self._tracing, self._clock)
+        self._tenants = Tenants(self._store, self._endpoint, self._wishes, self._tracing, self._clock)
         self._forwarder = Forwarder(
-            self._tenants.rules(settings, parts.clients_of(settings)),
+            self._tenants.rules(settings, parts.clients(settings)),
             parts.timing(settings),
             self._journal(settings),
             self._tracing,
@@ -245,7 +249,7 @@ class Proxy:
         :raises OSError: a file of these settings can't be used
         """
         upstream_tls, tls = client_context(settings.upstream.ca_file), parts.server_tls(self._listen_settings)
-        return Prepared(settings, upstream_tls, tls, parts.clients_of(settings))
+        return Prepared(settings, upstream_tls, tls, parts.clients(settings))
 
     def adopt(self, prepared: Prepared) -> None:
         """Takes up prepared settings, for every request that begins from now on."""
@@ -258,9 +262,7 @@ class Proxy:
                 extra={"event": "configuration.needs_restart"},
             )
         self.settings = settings
-        self._endpoint.tls = prepared.upstream_tls
-        self._endpoint.connect_timeout = settings.limits.connect_timeout
-        self._endpoint.detours = settings.upstream.detours
+        parts.renew(self._endpoint, settings, prepared.upstream_tls)
         if self._admin is not None:
             self._admin.allow_hosts(settings.access.allowed_hosts)
         self._tenants.close_connections()

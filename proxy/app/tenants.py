@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 from proxy.app import parts
+from proxy.app.lines import RemoteLine, Wishes
 from proxy.core import access, tokens
 from proxy.core.grants import Client
 from proxy.core.report import CallerTally, Tally, TenantReport
@@ -31,11 +32,19 @@ class Tenants:
     :ivar callers: counts of the callers with keys, by the key's name
     """
 
-    def __init__(self, store: TokenStore, endpoint: TokenEndpoint, tracing: Tracing | None, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        endpoint: TokenEndpoint,
+        wishes: Wishes | None,
+        tracing: Tracing | None,
+        clock: Clock,
+    ) -> None:
         self.keeper = Keeper(clock)
         self.callers: dict[str, CallerTally] = {}
         self._store = store
         self._endpoint = endpoint
+        self._wishes = wishes
         self._tracing = tracing
         self._clock = clock
         self._warm: list[TokenSource] = []
@@ -156,10 +165,11 @@ class Tenants:
 
     def _source(self, client: Client, tenant: TenantSettings) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
-        confirmation = parts.organization_api(self._endpoint, tenant)
-        return TokenSource(
-            client, self._endpoint, self._store, confirmation=confirmation, clock=self._clock, observe=observe
-        )
+        wishes = self._wishes
+        if wishes is not None and client.grant == "refresh_token":
+            return TokenSource(lambda asked: RemoteLine(client, wishes, asked), clock=self._clock, observe=observe)
+        supply = parts.supply(self._store, self._endpoint, client, tenant, self._clock)
+        return TokenSource(supply, clock=self._clock, observe=observe)
 
     def _remember_guests(self, settings: Settings) -> dict[str, Guests]:
         """Those of each tenant that wants it; what is remembered stays while the tenant and its API do."""

@@ -27,13 +27,18 @@ def pause(failures: int, *, final: bool, retry_after: float | None, jitter: floa
     return max(doubled, min(retry_after or 0.0, LONGEST_RETRY_AFTER))
 
 
-STEADY = 60.0
+STEADY = 10.0
 """Seconds after which a process that ends has not failed to start."""
 
+LONGEST_GAP = 1.0
+"""Seconds without a process that did serve before it died: what kills it is not its start, and clients wait."""
 
-def restart_pause(deaths: int) -> float:
+
+def restart_pause(deaths: int, *, served: bool) -> float:
     """Seconds until a process that died is replaced: at once the first time, then doubling, capped.
 
     :param deaths: in a row, each within ``STEADY`` seconds of its start, this one included; at least 1
+    :param served: it had got so far as to serve
     """
-    return 0.0 if deaths == 1 else min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(deaths - 2, 16))
+    longest = LONGEST_GAP if served else LONGEST_PAUSE
+    return 0.0 if deaths == 1 else min(longest, FIRST_PAUSE * 2.0 ** min(deaths - 2, 16))

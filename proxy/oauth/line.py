@@ -29,6 +29,9 @@ from proxy.oauth.endpoint import REQUEST_TIMEOUT
 from proxy.oauth.shelf import ALONE, Shelf, Sleep
 from proxy.oauth.store import Reading, TokenStore
 
+Asked = Callable[[str, str, float], None]
+"""Told of each token request that is over: grant, outcome (``ok`` or the error code), seconds."""
+
 STORE_PAUSE = 1.0
 """Seconds after which a store that could not be used is tried again."""
 
@@ -83,10 +86,7 @@ class _Held:
 
 
 class Line:
-    """Gets one access token after the other; one call at a time.
-
-    :param asked: told of each token request: grant, outcome (``ok`` or the error code), seconds
-    """
+    """Gets one access token after the other; one call at a time."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class Line:
         store: TokenStore,
         *,
         confirmation: Confirmation | None = None,
-        asked: Callable[[str, str, float], None],
+        asked: Asked,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from proxy.core import backoff, tokens
 from proxy.core.grants import Client
@@ -17,9 +18,8 @@ from proxy.core.tokens import Instant, Token
 from proxy.core.turn import Refuse
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.clock import Clock
-from proxy.oauth.line import Confirmation, Endpoint, Line, Obtained
+from proxy.oauth.line import Asked, Obtained
 from proxy.oauth.shelf import Sleep
-from proxy.oauth.store import TokenStore
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,31 @@ Observe = Callable[[str, str, str, float], None]
 
 DOUBT = 2.0
 """Seconds for which callers wait for a new token where the upstream refused one that should still live."""
+
+
+class Supply(Protocol):
+    """Where a source's tokens come from, one after the other: a ``Line``, or whoever has one.
+
+    :ivar client: may be replaced by a client of the same key
+    """
+
+    client: Client
+
+    def pardon(self) -> None:
+        """Forgets the failures there have been."""
+
+    async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
+        """A newer token than the last; one call at a time.
+
+        :param rejected: the upstream refused the last
+        """
+
+    @property
+    def unsaved(self) -> bool:
+        """It holds a refresh token that is not stored yet."""
+
+    async def close(self) -> None:
+        """Stores what is not stored yet, if that can be done in some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,38 +74,28 @@ class Failure:
 class TokenSource:
     """Gives one client's access token, and is the only one in this process that gets it.
 
-    * Of any number of callers who need a token, one request goes out and all wait for it (single-flight; ``Line``
+    * Of any number of callers who need a token, one request goes out and all wait for it (single-flight; its supply
       sees to that among processes). It belongs to the source: a caller who leaves cancels only their own waiting.
     * A token is never given out once it is expired, whatever the token endpoint does.
     * While a token lives, a failed refresh is nobody's concern but the log's: a token that the upstream refused
       is kept aside, and trusted again if no newer one can be had.
     * With ``org_id``, no token is given out before the API has confirmed once whose it is.
     * After a failure the endpoint is left alone for a while that doubles, for all callers alike.
+
+    :param supply: makes what its tokens come from, which tells of its token requests
     """
 
     def __init__(
         self,
-        client: Client,
-        endpoint: Endpoint,
-        store: TokenStore,
+        supply: Callable[[Asked], Supply],
         *,
-        confirmation: Confirmation | None = None,
         clock: Clock,
         sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         observe: Observe | None = None,
     ) -> None:
         self._observe = observe
-        self._line = Line(
-            client,
-            endpoint,
-            store,
-            confirmation=confirmation,
-            asked=self._count,
-            clock=clock,
-            sleep=sleep,
-            jitter=jitter,
-        )
+        self._supply = supply(self._count)
         self.tallies: list[Tally] = []
         self._refresh_ahead = 60.0
         self._clock = clock
@@ -105,13 +120,13 @@ class TokenSource:
         :param tallies: of the tenants that share this token
         :param refresh_ahead: seconds before expiry, of tokens from the next on
         """
-        self._line.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
+        self._supply.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
         self.forgive()
 
     @property
     def client(self) -> Client:
         """Whose token this is."""
-        return self._line.client
+        return self._supply.client
 
     # --- for callers ---
 
@@ -253,7 +268,7 @@ class TokenSource:
 
     def forgive(self) -> None:
         """Forgets failures and refusals, so that the next caller asks at once (a reload, an operator's button)."""
-        self._line.pardon()
+        self._supply.pardon()
         self._failure = None
         self._cooling_until = -math.inf
 
@@ -267,7 +282,7 @@ class TokenSource:
     @property
     def busy(self) -> bool:
         """A token request is under way, or what one brought is not stored yet."""
-        return self._flight is not None or self._line.unsaved
+        return self._flight is not None or self._supply.unsaved
 
     async def close(self) -> None:
         """Ends a token request under way, at once where it costs nothing to ask again, and stores what is left."""
@@ -276,7 +291,7 @@ class TokenSource:
             if self.client.repeatable:
                 self._flight.cancel()
             await asyncio.wait({self._flight})
-        await self._line.close()
+        await self._supply.close()
 
     # --- the one refresh ---
 
@@ -323,7 +338,7 @@ class TokenSource:
     async def _fetch(self) -> Token:
         self.used = False
         try:
-            outcome = await self._line.next(rejected=self._refused is not None)
+            outcome = await self._supply.next(rejected=self._refused is not None)
         except asyncio.CancelledError:
             if not self._closed:
                 raise

@@ -53,6 +53,7 @@ class _Kind:
 
 KINDS = {
     "token_latency": _Kind(1.0, _seconds, "seconds before the token endpoint answers"),
+    "token_late": _Kind(1.0, _seconds, "seconds between what the token endpoint does and its answer"),
     "token_hang": _Kind(None, _any, "nothing: the token endpoint never answers"),
     "token_drop": _Kind("before", _moment, '"before" or "after" the request was carried out'),
     "token_status": _Kind(500, _status, "a status from 400 to 599"),

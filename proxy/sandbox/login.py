@@ -103,6 +103,8 @@ class Login:
         if dropped is not None and dropped.value == "before":
             raise _Faulty("token_drop", None)
         asked.granted = self._cloud.grants.token(asked.request, self._cloud.now())
+        if (late := self._cloud.faults.take("token_late", org=asked.org, grant=asked.request.grant)) is not None:
+            await self._cloud.pause(late.value)
         if dropped is not None:
             raise _Faulty("token_drop", None)
         return self._after(asked.request, asked.org, self._success(asked.granted))

@@ -8,8 +8,9 @@ by the successor, and until that is there by the other workers, who have every s
 A worker is a whole ``app.Proxy`` without an admin port. Supervisor and worker talk over a socket pair that
 nobody else has (``channel``): settings and wishes go down, reports come up (``codec``). The settings are read
 once, by the supervisor, so that a worker that is started later has the same as those that run; a reload is taken
-up by all of them or none. Tokens are shared by way of the store, not through the supervisor: a worker can lose
-its supervisor and still end in order.
+up by all of them or none. Tokens that cost nothing to ask for again are shared by way of the store; those of refresh
+tokens the supervisor asks for (``app.lines``), so that no worker can take one along. A worker that loses its
+supervisor ends in order with the tokens it has.
 
 ``supervisor``  the sockets, the admin port, reload, the end
 ``slot``        one worker's place: started, watched, replaced

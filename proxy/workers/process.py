@@ -9,21 +9,25 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from proxy import __version__
+from proxy.app import Answer, Wish
 from proxy.core.report import ProxyReport, TenantReport
 from proxy.errors import TokenRefused, TokenUnavailable, UnknownTenant, WorkerGone
 from proxy.settings import Settings
 from proxy.workers.channel import Channel, Words
-from proxy.workers.codec import pack_settings, unpack
+from proxy.workers.codec import pack, pack_settings, unpack
 
 log = logging.getLogger(__name__)
 
 ERRORS = {kind.__name__: kind for kind in (TokenRefused, TokenUnavailable)}
 """What a worker may answer a wish with, beside that it knows no such tenant."""
+
+Grant = Callable[[Wish], Awaitable[Answer]]
+"""Brings a token of a refresh token."""
 
 Places = Mapping[int, Sequence[socket.socket]]
 """Listening sockets by the number of the worker that they are for."""
@@ -48,7 +52,9 @@ class WorkerProcess:
 
     end: asyncio.Task[int]
 
-    def __init__(self, number: int, process: asyncio.subprocess.Process, channel: Channel, settings: Settings) -> None:
+    def __init__(
+        self, number: int, process: asyncio.subprocess.Process, channel: Channel, settings: Settings, grant: Grant
+    ) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -58,16 +64,19 @@ class WorkerProcess:
         self.settings = self._prepared = settings
         self._process = process
         self._channel = channel
+        self._grant = grant
+        self._granting: set[asyncio.Task[None]] = set()
         self._order = itertools.count()
         self._farewell = _Question(loop.create_future())
         self._questions: dict[object, _Question] = {"farewell": self._farewell}
         self._listening = loop.create_task(self._listen(), name=f"answers of worker {number}")
 
     @classmethod
-    async def start(cls, command: Sequence[str], number: int, places: Places, settings: Settings) -> Self:
+    async def start(cls, command: Sequence[str], number: int, places: Places, settings: Settings, grant: Grant) -> Self:
         """Starts a worker, with every place's sockets, to accept on those of its own.
 
         :param command: starts a worker; the channel's descriptor comes behind it
+        :param grant: serves its wishes for tokens
         :raises OSError: the system starts no further process
         """
         ours, theirs = socket.socketpair()
@@ -86,7 +95,7 @@ class WorkerProcess:
         channel = await Channel.over(ours)
         greeting = {"version": __version__, "number": number, "places": list(descriptors.items())}
         channel.tell(greeting, pack_settings(settings))
-        return cls(number, process, channel, settings)
+        return cls(number, process, channel, settings, grant)
 
     @property
     def pid(self) -> int:
@@ -103,6 +112,8 @@ class WorkerProcess:
 
         :raises WorkerGone: there was none within ``patience`` seconds
         """
+        if self._listening.done():
+            raise WorkerGone(f"worker {self.number} has ended")
         key = next(self._order)
         question = self._questions[key] = _Question(asyncio.get_running_loop().create_future())
         try:
@@ -115,7 +126,9 @@ class WorkerProcess:
             del self._questions[key]
 
     async def survey(self, patience: float) -> None:
-        """Renews ``report``; a worker that does not answer keeps its last one."""
+        """Renews ``report``; a worker that does not answer keeps its last one, and one that starts has none."""
+        if not self.ready.done():
+            return
         with contextlib.suppress(WorkerGone):
             self._take(*await self.ask("report", patience))
 
@@ -195,7 +208,7 @@ class WorkerProcess:
 
     def _heard(self, words: Words) -> None:
         match words:
-            case {"note": "ready"}:
+            case {"note": "ready"} if not self.ready.done():  # nobody waits for it once the program ends
                 self.ready.set_result(None)
             case {"note": "leaving"}:
                 self.orderly = True
@@ -206,6 +219,15 @@ class WorkerProcess:
                 future = self._questions[key].answer
                 if not future.done():
                     future.set_result(answer)
+            case {"token": key, "wish": wish}:
+                granting = asyncio.get_running_loop().create_task(
+                    self._bring(key, unpack(Wish, wish)), name=f"token for worker {self.number}"
+                )
+                self._granting.add(granting)
+                granting.add_done_callback(self._granting.discard)
+
+    async def _bring(self, key: object, wish: Wish) -> None:
+        self._channel.tell({"token": key, "answer": pack(await self._grant(wish))})
 
     def _take(self, answer: Words, parts: Sequence[Any]) -> None:
         tenants = [unpack(TenantReport, tenant) for part in parts for tenant in part]
@@ -219,4 +241,6 @@ class WorkerProcess:
         for question in self._questions.values():
             if not question.answer.done():
                 question.answer.set_exception(gone)
+        for granting in self._granting:
+            granting.cancel()
         self.leaving.set()

@@ -43,6 +43,7 @@ class Slot:
         self._changed = changed
         self._started = 0
         self._deaths = 0
+        self._served = False
 
     def report(self) -> WorkerReport:
         return WorkerReport(self.number, None if self.worker is None else self.worker.pid, self._started)
@@ -65,18 +66,19 @@ class Slot:
         """Starts a worker whenever there is none.
 
         One that leaves in order is replaced while it still answers what it has begun. One that dies is replaced
-        at once, and after a pause that doubles if its successors die as well.
+        at once, and after a pause that doubles if its successors die as well, the more so before they serve.
         """
         while True:
             began = asyncio.get_running_loop().time()
             self._started += 1
+            self._served = False
             ending = await self._life()
             if ending is None:
                 self._deaths = 0
                 continue
             lived = asyncio.get_running_loop().time() - began
             self._deaths = 1 if lived >= STEADY else self._deaths + 1
-            pause = restart_pause(self._deaths)
+            pause = restart_pause(self._deaths, served=self._served)
             log.error("worker %d %s; next in %.1f s", self.number, ending, pause, extra={"event": "worker.died"})
             self._fail_first(WorkerGone(f"worker {self.number} can't start; the log says why"))
             await asyncio.sleep(pause)
@@ -108,7 +110,7 @@ class Slot:
         return f"(process {worker.pid}) {_ending(await asyncio.shield(worker.end))}"
 
     async def _serve(self, worker: WorkerProcess) -> None:
-        self.worker = worker
+        self.worker, self._served = worker, True
         log.info("worker %d serves (process %d)", self.number, worker.pid, extra={"event": "worker.serving"})
         if not self.first.done():
             self.first.set_result(None)

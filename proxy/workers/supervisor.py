@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
+from proxy.app import Lines
 from proxy.core.report import ProxyReport, Tally, TenantReport
 from proxy.core.sums import Departed, program_of, tenant_of
 from proxy.core.urls import bracketed
@@ -73,7 +74,7 @@ class Supervisor:
 
         :raises OSError: an address is taken or not ours
         :raises WorkerGone: a worker can't start
-        :raises ConfigurationError: these settings are not for several processes
+        :raises ConfigurationError: these settings are not for several processes, or the store can't be used
         """
         problems = unshareable(self.settings)
         if problems:
@@ -83,6 +84,7 @@ class Supervisor:
                 'store.url is "memory:": each worker asks for tokens of its own', extra={"event": "store.memory"}
             )
         loop = asyncio.get_running_loop()
+        self._lines = await Lines.open(self.settings)
         try:
             await self._open_ports()
             for number in self._numbers:
@@ -140,6 +142,7 @@ class Supervisor:
             if late:
                 self.kill()
             await asyncio.gather(*ends)
+        await self._lines.close()
         await self._admin.close()
 
     def kill(self) -> None:
@@ -150,7 +153,7 @@ class Supervisor:
     # --- the workers ---
 
     async def _start(self, number: int) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._command, number, self._places, self.settings)
+        worker = await WorkerProcess.start(self._command, number, self._places, self.settings, self._lines.grant)
         worker.end = asyncio.get_running_loop().create_task(self._see_off(worker), name=f"end of process {worker.pid}")
         self._processes.add(worker)
         return worker
@@ -237,6 +240,10 @@ class Supervisor:
             problems = unshareable(settings) or await self._prepare(settings)
             if problems:
                 return _not_reloaded(problems)
+            try:
+                await self._lines.adopt(settings)
+            except OSError as error:
+                return _not_reloaded([str(error)])
             self.settings = settings
             self._admin.allow_hosts(settings.access.allowed_hosts)
             self._departed.keep(settings.tenants.keys())

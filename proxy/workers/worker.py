@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import logging
 import os
 import socket
@@ -12,11 +13,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 
 from proxy import __version__
-from proxy.app import Prepared, Proxy
+from proxy.app import Answer, Prepared, Proxy, Wish
 from proxy.core.report import RequestRecord
 from proxy.errors import TokenError, UnknownTenant
 from proxy.workers.channel import Channel, Words
-from proxy.workers.codec import pack, unpack_settings
+from proxy.workers.codec import pack, unpack, unpack_settings
 
 log = logging.getLogger(__name__)
 
@@ -45,13 +46,50 @@ async def work(
     if greeting["version"] != __version__:
         raise VersionChanged(f"restart the program: it runs {greeting['version']}, and {__version__} is installed")
     places = {place: [socket.socket(fileno=number) for number in numbers] for place, numbers in greeting["places"]}
-    proxy = Proxy(unpack_settings(content), journal=journal)
+    wishes = SupervisorsTokens(channel)
+    proxy = Proxy(unpack_settings(content), journal=journal, wishes=wishes.wish)
     await proxy.start(places[greeting["number"]])
     gc.collect()
     gc.freeze()
-    worker = Worker(proxy, channel, places)
+    worker = Worker(proxy, channel, places, wishes)
     channel.tell({"note": "ready"})
     await worker.serve(stop)
+
+
+class SupervisorsTokens:
+    """Asks the supervisor for the tokens of refresh tokens."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._order = itertools.count()
+        self._waiting: dict[object, asyncio.Future[Answer | None]] = {}
+        self._gone = False
+
+    async def wish(self, wish: Wish) -> Answer | None:
+        """What a wish brings; None once the supervisor is gone."""
+        if self._gone:
+            return None
+        key = next(self._order)
+        waiting: asyncio.Future[Answer | None] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = waiting
+        try:
+            self._channel.tell({"token": key, "wish": pack(wish)})
+            return await waiting
+        finally:
+            del self._waiting[key]
+
+    def heard(self, key: object, answer: object) -> None:
+        """Takes what the supervisor says."""
+        waiting = self._waiting.get(key)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(unpack(Answer, answer))
+
+    def hang_up(self) -> None:
+        """Nobody answers any more."""
+        self._gone = True
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_result(None)
 
 
 class Worker:
@@ -60,8 +98,15 @@ class Worker:
     :param places: the sockets of all workers
     """
 
-    def __init__(self, proxy: Proxy, channel: Channel, places: Mapping[int, Sequence[socket.socket]]) -> None:
+    def __init__(
+        self,
+        proxy: Proxy,
+        channel: Channel,
+        places: Mapping[int, Sequence[socket.socket]],
+        tokens: SupervisorsTokens,
+    ) -> None:
         self._proxy = proxy
+        self._tokens = tokens
         self._channel = channel
         self._places = places
         self._prepared: Prepared | None = None
@@ -99,8 +144,12 @@ class Worker:
         async with asyncio.TaskGroup() as granting:
             with contextlib.suppress(EOFError):
                 while True:
-                    words, content = await self._channel.receive()
-                    granting.create_task(self._grant(words, content), name=f"wish to {words['wish']}")
+                    match await self._channel.receive():
+                        case {"token": key, "answer": answer}, _:
+                            self._tokens.heard(key, answer)
+                        case words, content:
+                            granting.create_task(self._grant(words, content), name=f"wish to {words['wish']}")
+            self._tokens.hang_up()
         if self._draining:
             os._exit(ABANDONED)
         log.warning("process %d has lost its supervisor", os.getpid(), extra={"event": "worker.orphaned"})

@@ -69,5 +69,10 @@ def test_a_further_failure_never_shortens_the_pause(in_a_row: int, final: bool, 
     ("deaths", "seconds"),
     [(1, 0.0), (2, 0.5), (3, 1.0), (4, 2.0), (7, 16.0), (8, LONGEST_PAUSE), (10_000, LONGEST_PAUSE)],
 )
-def test_a_process_that_dies_again_and_again_is_replaced_ever_later(deaths: int, seconds: float) -> None:
-    assert restart_pause(deaths) == seconds
+def test_a_process_that_can_not_start_is_replaced_ever_later(deaths: int, seconds: float) -> None:
+    assert restart_pause(deaths, served=False) == seconds
+
+
+@pytest.mark.parametrize(("deaths", "seconds"), [(1, 0.0), (2, 0.5), (3, 1.0), (4, 1.0), (10_000, 1.0)])
+def test_a_process_that_served_before_it_died_is_replaced_soon(deaths: int, seconds: float) -> None:
+    assert restart_pause(deaths, served=True) == seconds

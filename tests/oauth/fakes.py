@@ -13,6 +13,7 @@ from proxy.core.grants import Client
 from proxy.core.report import Tally
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
+from proxy.oauth.line import Line
 from proxy.oauth.source import TokenSource
 from proxy.oauth.store.memory import MemoryStore
 from tests.oauth.virtual_time import VirtualClock
@@ -115,6 +116,10 @@ class World:
         jitter: Callable[[], float] = lambda: 0.0,
     ) -> TokenSource:
         known = client(tenant, login=login, grant=grant)
-        source = TokenSource(known, self.endpoint, self.store, clock=self.clock, jitter=jitter)
+        source = TokenSource(
+            lambda asked: Line(known, self.endpoint, self.store, asked=asked, clock=self.clock, jitter=jitter),
+            clock=self.clock,
+            jitter=jitter,
+        )
         source.take_over(known, [self.tallies.setdefault(tenant, Tally())], refresh_ahead)
         return source

@@ -11,6 +11,7 @@ import pytest
 from proxy.core.grants import Client
 from proxy.core.report import Tally
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
+from proxy.oauth.line import Line
 from proxy.oauth.source import TokenSource
 from tests.oauth import fakes
 from tests.oauth.fakes import LIFETIME
@@ -40,11 +41,17 @@ class Api:
 
 
 def source(world: fakes.World, api: Api, org_id: str | None = "org-1") -> TokenSource:
+    client = replace(fakes.client(), org_id=org_id)
     made = TokenSource(
-        replace(fakes.client(), org_id=org_id),
-        world.endpoint,
-        world.store,
-        confirmation=api,
+        lambda asked: Line(
+            client,
+            world.endpoint,
+            world.store,
+            confirmation=api,
+            asked=asked,
+            clock=world.clock,
+            jitter=lambda: 0.0,
+        ),
         clock=world.clock,
         jitter=lambda: 0.0,
     )

@@ -24,6 +24,7 @@ from proxy.core.report import Tally
 from proxy.core.secret import Secret
 from proxy.core.tokens import Instant, Token
 from proxy.errors import TokenError
+from proxy.oauth.line import Line
 from proxy.oauth.source import DOUBT, TokenSource
 from proxy.oauth.store.memory import MemoryStore
 from tests.oauth.fakes import client, issued, refused, unavailable
@@ -90,10 +91,9 @@ class SourceMachine(RuleBasedStateMachine):
 
     @initialize(jitter=st.floats(0, 0.999), refresh_ahead=st.sampled_from([1.0, 60.0, 1e4]))
     def begin(self, jitter: float, refresh_ahead: float) -> None:
+        store = MemoryStore(lambda: self.clock.look().wall)
         self.source = TokenSource(
-            client(),
-            self.endpoint,
-            MemoryStore(lambda: self.clock.look().wall),
+            lambda asked: Line(client(), self.endpoint, store, asked=asked, clock=self.clock, jitter=lambda: jitter),
             clock=self.clock,
             jitter=lambda: jitter,
         )

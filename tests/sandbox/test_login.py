@@ -246,6 +246,15 @@ async def test_latency_delays_the_answer(caller: Caller, sandbox: Sandbox) -> No
     assert asyncio.get_running_loop().time() - began >= 0.05
 
 
+async def test_an_answer_may_be_late_after_the_refresh_token_was_used(caller: Caller, sandbox: Sandbox) -> None:
+    sandbox.faults.set("token_late", 60.0, count=1)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(caller.ask(grant_type="refresh_token", refresh_token=ACME_REFRESH_TOKEN), 0.2)
+    assert len(sandbox.tokens.issued("acme")) == 1
+    await caller.ask(grant_type="refresh_token", refresh_token=ACME_REFRESH_TOKEN)
+    assert sandbox.ledger.refresh_token_reuses == 1
+
+
 async def test_a_client_that_gives_up_on_a_hanging_endpoint_leaves_no_trouble(caller: Caller, sandbox: Sandbox) -> None:
     sandbox.faults.set("token_hang", count=1)
     with pytest.raises(TimeoutError):

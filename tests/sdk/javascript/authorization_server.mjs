@@ -125,5 +125,7 @@ async function read(request) {
 }
 
 function json(response, status, body) {
-  response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(body));
+  const text = JSON.stringify(body);
+  const length = Buffer.byteLength(text);
+  response.writeHead(status, { "Content-Type": "application/json", "Content-Length": length }).end(text);
 }

@@ -1,0 +1,255 @@
+"""Refresh tokens of several processes, used by one: who wishes at the same time, leaves, dies, or knows too little."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proxy.app import parts
+from proxy.app.lines import Answer, Lines, RemoteLine, Wish
+from proxy.core.answers import TokenAnswer
+from proxy.core.grants import Client
+from proxy.core.secret import Secret
+from proxy.core.turn import Refuse
+from proxy.errors import TokenError, TokenRefused, TokenUnavailable
+from proxy.oauth.line import Obtained
+from proxy.oauth.store.memory import MemoryStore
+from proxy.settings import Settings, load
+from proxy.workers.codec import pack, unpack
+from tests.oauth.virtual_time import VirtualClock, in_virtual_time, settle
+
+LIFETIME = 3600.0
+USED_UP = TokenRefused("Tenant acme: used.", error="invalid_grant")
+THROTTLED = TokenUnavailable("Tenant acme: it is throttled.", error="http_429", retry_after=42.0)
+
+
+class Endpoint:
+    """A token endpoint that rotates.
+
+    :ivar shown: the refresh token of each request
+    :ivar fails: with this, instead of an answer
+    """
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.fails: Exception | None = None
+
+    def turn(self, client: Client) -> asyncio.Semaphore:
+        return asyncio.Semaphore(1)
+
+    async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
+        assert refresh_token is not None
+        self.shown.append(refresh_token.reveal())
+        await asyncio.sleep(1.0)
+        if self.fails is not None:
+            raise self.fails
+        number = len(self.shown)
+        return TokenAnswer(f"access-{number}", LIFETIME, None, f"{client.tenant}-{number}")
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class Kept(MemoryStore):
+    """A store that can still be looked into when it is closed."""
+
+    async def close(self) -> None:
+        """It ends with the test."""
+
+
+class World:
+    """A supervisor's lines, and what workers wish over a channel that keeps only what JSON can say."""
+
+    def __init__(self, folder: Path, *tenants: str) -> None:
+        self.clock = VirtualClock()
+        endpoint: Any = Endpoint()
+        self.endpoint = endpoint
+        self.store = Kept(lambda: self.clock.look().wall)
+        self.lines = Lines(self.store, endpoint, self.clock)
+        self.asked: list[tuple[str, str]] = []
+        self._files = (folder / f"{number}.toml" for number in itertools.count())
+        self.configure(*tenants)
+
+    def configure(self, *tenants: str) -> Settings:
+        """Has the lines follow a configuration of these tenants."""
+        file = next(self._files)
+        text = '[defaults]\nlogin_url = "http://127.0.0.1:1"\napi_url = "http://127.0.0.1:1"\n'
+        for tenant in tenants:
+            text += f'[tenants.{tenant}]\nclient_id = "id"\nclient_secret = "secret"\n'
+            text += f'grant = "refresh_token"\nrefresh_token = "{tenant}-0"\n'
+        file.write_text(text, "utf-8")
+        self.settings = load(file)
+        self.lines._follow(self.settings)
+        return self.settings
+
+    def worker(self, tenant: str = "acme") -> RemoteLine:
+        """One worker's end of a tenant's line."""
+
+        async def over_the_channel(wish: Wish) -> Answer:
+            return unpack(Answer, pack(await self.lines.grant(unpack(Wish, pack(wish)))))
+
+        [client] = parts.clients_of(self.settings.tenants[tenant])
+        return RemoteLine(client, over_the_channel, lambda grant, outcome, _: self.asked.append((grant, outcome)))
+
+    async def kept(self, tenant: str = "acme") -> str | None:
+        """The refresh token in the store."""
+        [client] = parts.clients_of(self.settings.tenants[tenant])
+        record = (await self.store.load(client.line)).record
+        return None if record is None or record.refresh_token is None else record.refresh_token.reveal()
+
+
+async def token(line: RemoteLine, *, rejected: bool = False) -> str:
+    outcome = await line.next(rejected=rejected)
+    assert isinstance(outcome, Obtained)
+    return outcome.access_token
+
+
+async def refusal(line: RemoteLine) -> Refuse:
+    outcome = await line.next()
+    assert isinstance(outcome, Refuse)
+    return outcome
+
+
+@in_virtual_time
+async def test_workers_that_wish_at_once_share_one_request(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    workers = [world.worker() for _ in range(4)]
+    assert await asyncio.gather(*map(token, workers)) == ["access-1"] * 4
+    assert world.endpoint.shown == ["acme-0"]
+    assert await asyncio.gather(*map(token, workers)) == ["access-2"] * 4
+    assert world.endpoint.shown == ["acme-0", "acme-1"]
+    assert world.asked == [("refresh_token", "ok")] * 2, "each request is told of once"
+
+
+@in_virtual_time
+async def test_who_has_an_older_token_or_none_gets_the_newest_without_a_request(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    first, second = world.worker(), world.worker()
+    await asyncio.gather(token(first), token(second))
+    assert await token(first) == "access-2"
+    assert await token(second) == "access-2"
+    assert await token(world.worker()) == "access-2"
+    assert len(world.endpoint.shown) == 2
+
+
+@in_virtual_time
+async def test_a_token_that_has_expired_is_no_news(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    assert await token(world.worker()) == "access-1"
+    await asyncio.sleep(LIFETIME)
+    assert await token(world.worker()) == "access-2"
+
+
+@in_virtual_time
+async def test_a_rejected_token_is_replaced_once_for_all(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    workers = [world.worker() for _ in range(3)]
+    await asyncio.gather(*map(token, workers))
+    assert await asyncio.gather(*(token(worker, rejected=True) for worker in workers)) == ["access-2"] * 3
+    assert len(world.endpoint.shown) == 2
+
+
+@in_virtual_time
+async def test_a_worker_that_dies_leaves_the_request_whose_answer_is_stored(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    wishing = asyncio.get_running_loop().create_task(token(world.worker()), name="worker")
+    await asyncio.sleep(0.5)
+    assert world.endpoint.shown == ["acme-0"]
+    wishing.cancel()
+    await asyncio.sleep(1.0)
+    assert wishing.cancelled()
+    assert await world.kept() == "acme-1"
+    assert await token(world.worker()) == "access-1"
+    assert len(world.endpoint.shown) == 1
+
+
+@pytest.mark.parametrize(("error", "known"), [(USED_UP, TokenRefused), (THROTTLED, TokenUnavailable)])
+@in_virtual_time
+async def test_why_there_is_no_token_arrives_as_it_was(tmp_path: Path, error: TokenError, known: type) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.fails = error
+    first, second = await asyncio.gather(refusal(world.worker()), refusal(world.worker()))
+    assert (str(first.error), first.pause, first.count) == (str(second.error), second.pause, second.count)
+    assert type(first.error) is known
+    assert first.error.error == error.error
+    assert first.pause >= (error.retry_after or 0.0)
+    assert len(world.endpoint.shown) == 1
+
+
+@in_virtual_time
+async def test_a_pardon_reaches_the_line(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.fails = THROTTLED
+    worker = world.worker()
+    await refusal(worker)
+    world.endpoint.fails = None
+    assert (await refusal(worker)).error.error == "http_429", "told from memory"
+    worker.pardon()
+    assert await token(worker) == "access-2"
+
+
+@in_virtual_time
+async def test_tenants_have_lines_of_their_own(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme", "globex")
+    await asyncio.gather(token(world.worker("acme")), token(world.worker("globex")))
+    assert sorted(world.endpoint.shown) == ["acme-0", "globex-0"]
+
+
+@in_virtual_time
+async def test_a_reload_keeps_lines_and_lets_those_of_removed_tenants_finish(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme", "globex")
+    acme, globex = world.worker("acme"), world.worker("globex")
+    await token(acme)
+    leaving = asyncio.get_running_loop().create_task(token(globex), name="worker")
+    await settle()
+    world.configure("acme")
+    assert (await refusal(globex)).error.error == "reloading"
+    assert await leaving == "access-2"
+    assert await token(acme) == "access-3"
+    assert world.endpoint.shown == ["acme-0", "globex-0", "acme-1"]
+    world.configure("acme", "globex")
+    assert await world.kept("globex") == "globex-2"
+
+
+@in_virtual_time
+async def test_the_end_waits_for_a_request_under_way(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    wishing = asyncio.get_running_loop().create_task(token(world.worker()), name="worker")
+    await settle()
+    wishing.cancel()
+    await world.lines.close()
+    assert await world.kept() == "acme-1"
+
+
+@in_virtual_time
+async def test_a_defect_is_told_to_the_worker_as_one(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.fails = ZeroDivisionError()
+    with pytest.raises(RuntimeError, match="log"):
+        await world.worker().next()
+    assert "ZeroDivisionError" in caplog.text
+    world.endpoint.fails = None
+    assert await token(world.worker()) == "access-2"
+
+
+@in_virtual_time
+async def test_without_a_supervisor_there_is_no_token_for_now(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+
+    async def nobody(_: Wish) -> None:
+        return None
+
+    [client] = parts.clients_of(world.settings.tenants["acme"])
+    outcome = await RemoteLine(client, nobody, lambda *_: None).next()
+    assert isinstance(outcome, Refuse)
+    assert isinstance(outcome.error, TokenUnavailable)
+    assert outcome.error.error == "cancelled"
+
+
+def test_no_token_is_in_what_is_shown_of_a_wish_or_an_answer() -> None:
+    wish = Wish("key", "the-token", rejected=False, pardon=False)
+    assert "the-token" not in repr(wish)
