@@ -21,7 +21,7 @@ from proxy.core.turn import Refuse
 from proxy.errors import TokenRefused, TokenUnavailable
 from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
-from proxy.oauth.line import STORE_PAUSE, Asked, Line, Obtained
+from proxy.oauth.line import Asked, Line, Obtained
 from proxy.oauth.store import TokenStore
 from proxy.settings import Settings, TenantSettings
 from proxy.tls import client_context
@@ -86,12 +86,17 @@ UNKNOWN = Refusal("The configuration is being changed.", "reloading", 1.0, final
 
 
 class RemoteLine:
-    """A source's supply whose line another process has."""
+    """A source's supply whose line another process has, and which goes on alone once that is gone.
 
-    def __init__(self, client: Client, ask: Wishes, asked: Asked) -> None:
+    :param alone: makes a line of one's own
+    """
+
+    def __init__(self, client: Client, ask: Wishes, alone: Callable[[Asked], Line], asked: Asked) -> None:
         self.client = client
         self._ask = ask
         self._asked = asked
+        self._alone = alone
+        self._own: Line | None = None
         self._had: str | None = None
         self._pardons = False
 
@@ -100,7 +105,7 @@ class RemoteLine:
         self._pardons = True
 
     async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
-        """A newer token than the last; cancelled, what is under way goes on.
+        """A newer token than the last; cancelled, what is under way in the other process goes on.
 
         :param rejected: the upstream refused the last
         """
@@ -108,8 +113,7 @@ class RemoteLine:
         self._pardons = False
         answer = await self._ask(wish)
         if answer is None:
-            message = f"Tenant {self.client.tenant}: the proxy is stopping."
-            return Refuse(TokenUnavailable(message, error="cancelled"), STORE_PAUSE)
+            return await self._next_alone(wish)
         for request in answer.asked:
             self._asked(*request)
         if answer.refusal is not None:
@@ -119,13 +123,24 @@ class RemoteLine:
         self._had = answer.token.access_token
         return answer.token
 
+    async def _next_alone(self, wish: Wish) -> Obtained | Refuse:
+        """As orphans do, which answer what is in flight and end."""
+        if self._own is None:
+            self._own = self._alone(self._asked)
+        outcome = await self._own.next(rejected=wish.rejected)
+        if isinstance(outcome, Obtained) and outcome.access_token == wish.had:
+            outcome = await self._own.next(rejected=wish.rejected)  # it is news to that line alone
+        return outcome
+
     @property
     def unsaved(self) -> bool:
-        """Whoever has the line sees to that."""
-        return False
+        """It holds a refresh token that is not stored yet."""
+        return self._own is not None and self._own.unsaved
 
     async def close(self) -> None:
-        """There is nothing to store here."""
+        """Stores what is not stored yet, if that can be done in some seconds."""
+        if self._own is not None:
+            await self._own.close()
 
 
 class _Shared:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from proxy.app import parts
 from proxy.app.lines import RemoteLine, Wishes
@@ -165,10 +166,10 @@ class Tenants:
 
     def _source(self, client: Client, tenant: TenantSettings) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
-        wishes = self._wishes
-        if wishes is not None and client.grant == "refresh_token":
-            return TokenSource(lambda asked: RemoteLine(client, wishes, asked), clock=self._clock, observe=observe)
         supply = parts.supply(self._store, self._endpoint, client, tenant, self._clock)
+        if self._wishes is not None and client.grant == "refresh_token":
+            remote = partial(RemoteLine, client, self._wishes, supply)
+            return TokenSource(remote, clock=self._clock, observe=observe)
         return TokenSource(supply, clock=self._clock, observe=observe)
 
     def _remember_guests(self, settings: Settings) -> dict[str, Guests]:

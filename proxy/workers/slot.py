@@ -14,6 +14,13 @@ from proxy.workers.process import WorkerProcess
 
 log = logging.getLogger(__name__)
 
+BEAT = 10.0
+"""Seconds between questions whether a worker still answers, and for each answer."""
+
+MISSED = 3
+"""Answers missed in a row that say that it hangs. More than one: after a pause of this process itself, such as
+SIGSTOP, time is up for the first before it could be read."""
+
 START_TIMEOUT = 60.0
 """Seconds from a process's start until it serves; then it is killed."""
 
@@ -24,6 +31,7 @@ class Slot:
     :param start: starts a process in this place
     :param welcome: called with a process that is ready, before it counts as serving
     :param changed: called when a worker has begun or ceased to serve here
+    :param beat: seconds, see ``BEAT``
     :ivar worker: the process that serves, None while there is none
     :ivar first: done once the first process serves, or failed as it failed
     """
@@ -34,6 +42,7 @@ class Slot:
         start: Callable[[int], Awaitable[WorkerProcess]],
         welcome: Callable[[WorkerProcess], Awaitable[None]],
         changed: Callable[[], None],
+        beat: float = BEAT,
     ) -> None:
         self.number = number
         self.worker: WorkerProcess | None = None
@@ -41,6 +50,7 @@ class Slot:
         self._start = start
         self._welcome = welcome
         self._changed = changed
+        self._beat = beat
         self._started = 0
         self._deaths = 0
         self._served = False
@@ -115,9 +125,32 @@ class Slot:
         if not self.first.done():
             self.first.set_result(None)
         self._changed()
-        await worker.leaving.wait()
+        watching = asyncio.get_running_loop().create_task(self._watch(worker), name=f"beats of worker {self.number}")
+        try:
+            await worker.leaving.wait()
+        finally:
+            watching.cancel()
         self.worker = None
         self._changed()
+
+    async def _watch(self, worker: WorkerProcess) -> None:
+        """Kills a worker that hangs: its event loop is blocked, or it was stopped (SIGSTOP)."""
+        missed = 0
+        while missed < MISSED:
+            try:
+                await worker.ask("beat", self._beat)
+                missed = 0
+                await asyncio.sleep(self._beat)
+            except WorkerGone:
+                missed += 1
+        log.error(
+            "worker %d (process %d) hangs: it has not answered for %.0f s, and is killed",
+            self.number,
+            worker.pid,
+            MISSED * self._beat,
+            extra={"event": "worker.killed"},
+        )
+        worker.kill()
 
     def _fail_first(self, error: Exception) -> None:
         if not self.first.done():

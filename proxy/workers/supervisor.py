@@ -23,7 +23,7 @@ from proxy.wire.ports import bind, port_of
 from proxy.wire.unix import UnixSocket
 from proxy.workers.codec import pack_settings
 from proxy.workers.process import WorkerProcess
-from proxy.workers.slot import Slot
+from proxy.workers.slot import BEAT, Slot
 
 log = logging.getLogger(__name__)
 
@@ -46,15 +46,23 @@ class Supervisor:
     :param reread: reads the settings again, for ``reload``
     :param workers: how many
     :param command: starts a worker; the descriptor of its channel comes behind it
+    :param beat: seconds between questions whether a worker still answers
     """
 
     def __init__(
-        self, settings: Settings, *, reread: Callable[[], Settings], workers: int, command: Sequence[str]
+        self,
+        settings: Settings,
+        *,
+        reread: Callable[[], Settings],
+        workers: int,
+        command: Sequence[str],
+        beat: float = BEAT,
     ) -> None:
         self.settings = settings
         self.admin_url = ""
         self._reread = reread
         self._command = command
+        self._beat = beat
         self._numbers = range(1, workers + 1)
         self._places: dict[int, list[socket.socket]] = {}
         self._unix: UnixSocket | None = None
@@ -88,7 +96,7 @@ class Supervisor:
         try:
             await self._open_ports()
             for number in self._numbers:
-                self._slots[number] = slot = Slot(number, self._start, self._welcome, self._share_out)
+                self._slots[number] = slot = Slot(number, self._start, self._welcome, self._share_out, self._beat)
                 self._running.append(loop.create_task(slot.run(), name=f"worker {number}"))
             await asyncio.gather(*(slot.first for slot in self._slots.values()))
         except BaseException:

@@ -161,6 +161,8 @@ class Worker:
                 self._end.set()
             case "accept":
                 await self._proxy.accept_on([sock for place in words["places"] for sock in self._places[place]])
+            case "beat":
+                self._answer(words["key"], {})
             case "report":
                 await self._report(words["key"])
             case "refresh":

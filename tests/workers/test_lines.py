@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from proxy.app import parts
-from proxy.app.lines import Answer, Lines, RemoteLine, Wish
+from proxy.app.lines import Answer, Lines, RemoteLine, Wish, Wishes
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
 from proxy.core.secret import Secret
@@ -71,6 +71,7 @@ class World:
         self.store = Kept(lambda: self.clock.look().wall)
         self.lines = Lines(self.store, endpoint, self.clock)
         self.asked: list[tuple[str, str]] = []
+        self.orphaned = False
         self._files = (folder / f"{number}.toml" for number in itertools.count())
         self.configure(*tenants)
 
@@ -92,8 +93,21 @@ class World:
         async def over_the_channel(wish: Wish) -> Answer:
             return unpack(Answer, pack(await self.lines.grant(unpack(Wish, pack(wish)))))
 
-        [client] = parts.clients_of(self.settings.tenants[tenant])
-        return RemoteLine(client, over_the_channel, lambda grant, outcome, _: self.asked.append((grant, outcome)))
+        return self._remote(over_the_channel, tenant)
+
+    def orphan(self, tenant: str = "acme") -> RemoteLine:
+        """The same, of a worker whose supervisor has died."""
+
+        async def nobody(wish: Wish) -> Answer | None:
+            return None if self.orphaned else await self.lines.grant(wish)
+
+        return self._remote(nobody, tenant)
+
+    def _remote(self, ask: Wishes, tenant: str) -> RemoteLine:
+        section = self.settings.tenants[tenant]
+        [client] = parts.clients_of(section)
+        alone = parts.supply(self.store, self.endpoint, client, section, self.clock)
+        return RemoteLine(client, ask, alone, lambda grant, outcome, _: self.asked.append((grant, outcome)))
 
     async def kept(self, tenant: str = "acme") -> str | None:
         """The refresh token in the store."""
@@ -236,18 +250,32 @@ async def test_a_defect_is_told_to_the_worker_as_one(tmp_path: Path, caplog: pyt
     assert await token(world.worker()) == "access-2"
 
 
+@pytest.mark.parametrize("rejected", [False, True])
 @in_virtual_time
-async def test_without_a_supervisor_there_is_no_token_for_now(tmp_path: Path) -> None:
+async def test_an_orphan_goes_on_alone(tmp_path: Path, *, rejected: bool) -> None:
     world = World(tmp_path, "acme")
+    worker = world.orphan()
+    assert await token(worker) == "access-1"
+    world.orphaned = True
+    assert await token(worker, rejected=rejected) == "access-2", "and not the one it has, which is what is stored"
+    assert world.endpoint.shown == ["acme-0", "acme-1"]
+    assert not worker.unsaved
+    await worker.close()
 
-    async def nobody(_: Wish) -> None:
-        return None
 
-    [client] = parts.clients_of(world.settings.tenants["acme"])
-    outcome = await RemoteLine(client, nobody, lambda *_: None).next()
-    assert isinstance(outcome, Refuse)
-    assert isinstance(outcome.error, TokenUnavailable)
-    assert outcome.error.error == "cancelled"
+@in_virtual_time
+async def test_an_orphan_takes_what_its_supervisor_stored_last(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    worker = world.orphan()
+    await token(worker)
+    await asyncio.sleep(LIFETIME / 2)
+    assert await token(world.orphan()) == "access-1"
+    other = world.worker()
+    await token(other)
+    assert await token(other) == "access-2"
+    world.orphaned = True
+    assert await token(worker) == "access-2"
+    assert len(world.endpoint.shown) == 2
 
 
 def test_no_token_is_in_what_is_shown_of_a_wish_or_an_answer() -> None:

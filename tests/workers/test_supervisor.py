@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,6 +17,7 @@ from proxy.errors import ConfigurationError, WorkerGone
 from proxy.settings import load
 from proxy.settings.stores import StorePlace
 from proxy.wire.ports import bind, port_of
+from proxy.workers.slot import BEAT
 from proxy.workers.supervisor import Supervisor, sockets_of
 from tests.support.stages import until
 from tests.workers.load import alive
@@ -33,10 +36,10 @@ keep_warm = false
 """
 
 
-def supervisor(tmp_path: Path, command: Sequence[str], *, port: int = 0) -> Supervisor:
+def supervisor(tmp_path: Path, command: Sequence[str], *, port: int = 0, beat: float = BEAT) -> Supervisor:
     file = tmp_path / "proxy.toml"
     file.write_text(CONFIGURATION.format(port=port), encoding="utf-8")
-    return Supervisor(load(file), reread=partial(load, file), workers=2, command=command)
+    return Supervisor(load(file), reread=partial(load, file), workers=2, command=command, beat=beat)
 
 
 @pytest.mark.parametrize("ends", ["raise SystemExit(3)", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"])
@@ -94,6 +97,51 @@ async def test_all_workers_listen_on_one_port_with_sockets_of_their_own(tmp_path
     assert len({sock.fileno() for sock in sockets}) == (3 if sys.platform == "linux" else 1)
     for sock in sockets:
         sock.close()
+
+
+@pytest.mark.parametrize("how", ["stopped", "busy"])
+async def test_a_worker_that_hangs_is_replaced(tmp_path: Path, how: str) -> None:
+    command = [sys.executable, "-m", "proxy.cli.worker", "info", "plain"]
+    if how == "busy":
+        command = [sys.executable, "-c", BUSY.format(folder=tmp_path), *command[3:]]
+    program = supervisor(tmp_path, command, beat=0.5)
+    await program.start()
+    try:
+        victim = (await workers_of(program))[1]
+        assert victim is not None
+        if how == "stopped":
+            os.kill(victim, signal.SIGSTOP)
+        else:
+            (tmp_path / f"hang-{victim}").touch()
+        async with asyncio.timeout(40):
+            while (await workers_of(program)).get(1) in (None, victim):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+        assert not alive(victim)
+    finally:
+        await program.drain()
+
+
+BUSY = """
+import sys, threading, time, os, asyncio
+from pathlib import Path
+from proxy.cli import worker
+hang = Path("{folder}", "hang-" + str(os.getpid()))
+def look():
+    while hang.exists():
+        pass
+    asyncio.get_running_loop().call_later(0.05, look)
+serve = worker.work
+async def work(*arguments):
+    look()
+    await serve(*arguments)
+worker.work = work
+worker.main(*sys.argv[1:])
+"""
+"""A worker whose event loop is blocked as soon as a file is there."""
+
+
+async def workers_of(program: Supervisor) -> dict[int, int | None]:
+    return {each.number: each.pid for each in (await program.survey()).workers}
 
 
 async def test_refresh_tokens_need_a_store_that_the_workers_share(tmp_path: Path) -> None:
