@@ -155,10 +155,11 @@ class WorkerProcess:
         self._prepared = settings
         return [str(problem) for problem in answer["problems"]]
 
-    def adopt(self) -> None:
-        """Has it take up what it prepared last."""
+    async def adopt(self, patience: float) -> None:
+        """Has it take up what it prepared last, and waits until it has, or has ended."""
         self.settings = self._prepared
-        self.tell("adopt")
+        with contextlib.suppress(WorkerGone):
+            await self.ask("adopt", patience)
 
     # --- the end ---
 

@@ -180,7 +180,7 @@ class Supervisor:
         async with self._reloading:
             if worker.settings is not self.settings:
                 await worker.prepare(self.settings, pack_settings(self.settings), WISH_PATIENCE)
-                worker.adopt()
+                await worker.adopt(WISH_PATIENCE)
 
     def _share_out(self) -> None:
         """Gives every socket to somebody: its own worker, and all others while that one is missing."""
@@ -255,8 +255,7 @@ class Supervisor:
             self.settings = settings
             self._admin.allow_hosts(settings.access.allowed_hosts)
             self._departed.keep(settings.tenants.keys())
-            for worker in self._serving:
-                worker.adopt()
+            await asyncio.gather(*(worker.adopt(WISH_PATIENCE) for worker in self._serving))
             return []
 
     async def _prepare(self, settings: Settings) -> list[str]:

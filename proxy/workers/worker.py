@@ -169,9 +169,11 @@ class Worker:
                 self._answer(words["key"], await self._refresh(words["tenant"]))
             case "prepare":
                 self._answer(words["key"], {"problems": await self._prepare(content)})
-            case "adopt" if self._prepared is not None:
-                self._proxy.adopt(self._prepared)
-                self._prepared = None
+            case "adopt":
+                if self._prepared is not None:
+                    self._proxy.adopt(self._prepared)
+                    self._prepared = None
+                self._answer(words["key"], {})
             case "abandon":
                 self._prepared = None
 

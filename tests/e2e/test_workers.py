@@ -34,7 +34,7 @@ TENANTS = ("first", "second", "third", "fourth")
 
 CONNECTION_LOST = {"ConnectionResetError", "IncompleteReadError", "BrokenPipeError"}
 """How a request ends whose process is killed."""
-NOBODY_THERE = {"connect: ConnectionRefusedError"}
+NOBODY_THERE = {"connect: ConnectionRefusedError", "connect: ConnectionResetError"}
 
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis-server"))])

@@ -22,7 +22,7 @@ _SAYING = 10.0
 _STOPPING = 10.0
 """Seconds from SIGTERM to its end."""
 
-_ADDRESS = rb"^%b on (?P<url>http://(?P<host>[^\s:]+):(?P<port>\d+))$"
+_ADDRESS = rb"^%b on (?P<url>https?://(?P<host>[^\s:]+):(?P<port>\d+))$"
 
 
 class _Output:
@@ -62,22 +62,19 @@ class _Output:
 class RunningProxy:
     """The program while it runs.
 
-    :ivar host, port: where clients connect
+    :ivar url, host, port: where clients connect
     :ivar admin_url: of the admin port, without a slash at the end
     :ivar configuration: its file, which may be changed
     """
 
     def __init__(self, process: asyncio.subprocess.Process, output: _Output, configuration: Path) -> None:
+        self.url = ""
         self.host = ""
         self.port = 0
         self.admin_url = ""
         self.configuration = configuration
         self._process = process
         self._output = output
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self.port}"
 
     @property
     def resident(self) -> int:
@@ -111,6 +108,7 @@ class RunningProxy:
         """Waits for both ports."""
         listening = await self._output.said(_ADDRESS % b"listening", _STARTING)
         admin = await self._output.said(_ADDRESS % b"admin", _STARTING)
+        self.url = listening["url"].decode()
         self.host, self.port = listening["host"].decode(), int(listening["port"])
         self.admin_url = admin["url"].decode()
 
