@@ -56,12 +56,20 @@ def relay_whole(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
     :raises UpstreamProtocolError: its framing is broken
     """
     length, received = response_length(exchange.method, answer), connection.buffer
-    if not 0 <= length <= len(received):
+    if length == CHUNKED:
+        body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
+        piece = body.take()
+        if not body.complete:
+            connection.buffer = received
+            return False
+        framed = piece if exchange.minor == 0 else _framed(exchange, body, piece)
+    elif 0 <= length <= len(received):
+        piece = framed = received[:length]
+        connection.buffer = received[length:]
+    else:
         return False
     exchange.answer = answer
-    connection.buffer = received[length:]
-    section = _section(exchange, answer, length)
-    _send(exchange, answer, section, received[:length])
+    _send(exchange, answer, _section(exchange, answer, length), piece, framed)
     if stays_open(answer.minor, options(answer.fields.get(b"connection"))):
         upstream.release(connection)
     else:
@@ -97,13 +105,13 @@ def _section(exchange: Exchange, answer: ResponseHead, length: int) -> bytes:
     return section
 
 
-def _send(exchange: Exchange, answer: ResponseHead, section: bytes, piece: bytes, framed: bytes | None = None) -> None:
-    """Sends the head with the body's first piece, framed if it must be."""
+def _send(exchange: Exchange, answer: ResponseHead, section: bytes, piece: bytes, framed: bytes) -> None:
+    """Sends the head with the body's first piece, framed as it must be."""
     exchange.sent = len(piece)
     if exchange.copy is not None:
         exchange.copy.add(piece)
     opening = exchange.client_head(answer.status, answer.reason, section)
-    exchange.client.write(opening + (piece if framed is None else framed))
+    exchange.client.write(opening + framed)
 
 
 def _would_be_chunked(exchange: Exchange, answer: ResponseHead) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -19,6 +20,7 @@ from tests.support.rig import OK, REFUSED, Rig, answer, chunked, request, rig
 from tests.support.stages import until
 
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+Work = Coroutine[Any, Any, Any] | Generator[Any, None, Any]
 _CONTEXT = re.compile(rb'"contextId": "[0-9a-f-]{36}"')
 
 
@@ -126,6 +128,10 @@ ANSWERS = {
     "without content": b"HTTP/1.1 204 No Content\r\n\r\n",
     "not modified": b'HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\nETag: "x"\r\n\r\n',
     "in chunks": CHUNKS + chunked(b"a", b"bc"),
+    "in chunks with trailers": CHUNKS + b"1\r\na\r\n0\r\nX-Sum: 1\r\nSet-Cookie: a\r\n\r\n",
+    "in chunks and more": CHUNKS + chunked(b"a") + OK,
+    "in broken chunks": CHUNKS + b"1\r\nab\r\n0\r\n\r\n",
+    "in chunks cut short": CHUNKS + b"5\r\nab",
     "until the end": b"HTTP/1.1 200 OK\r\n\r\nabc",
     "that closes": answer(200, "Connection: close", body=b"x"),
     "in HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\nx",
@@ -159,7 +165,7 @@ REQUESTS = {
 @pytest.mark.parametrize("answered", ANSWERS)
 @pytest.mark.parametrize("sent", ["GET", "POST"])
 async def test_the_short_way_ends_as_the_straight_line_does(sent: str, answered: str, end: str) -> None:
-    if end == "stay" and answered in ("until the end", "cut short", "half a head", "nothing"):
+    if end == "stay" and answered in ("until the end", "cut short", "in chunks cut short", "half a head", "nothing"):
         end = "close"  # there is nothing else to wait for
     short = await play(REQUESTS[sent], ANSWERS[answered], end, shortcut=True)
     straight = await play(REQUESTS[sent], ANSWERS[answered], end, shortcut=False)
@@ -168,7 +174,10 @@ async def test_the_short_way_ends_as_the_straight_line_does(sent: str, answered:
 
 @pytest.mark.one_loop
 @pytest.mark.parametrize("sent", REQUESTS)
-@pytest.mark.parametrize("answered", ["whole", "with fields", "without content", "in chunks", "refused", "that closes"])
+@pytest.mark.parametrize(
+    "answered",
+    ["whole", "with fields", "without content", "in chunks", "in chunks with trailers", "refused", "that closes"],
+)
 async def test_every_kind_of_request_ends_as_on_the_straight_line(sent: str, answered: str) -> None:
     short = await play(REQUESTS[sent], ANSWERS[answered], "stay", shortcut=True)
     straight = await play(REQUESTS[sent], ANSWERS[answered], "stay", shortcut=False)
@@ -180,7 +189,9 @@ async def test_every_kind_of_request_ends_as_on_the_straight_line(sent: str, ans
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_an_answer_ends_the_same_wherever_it_is_split(data: st.DataObject) -> None:
     sent = REQUESTS[data.draw(st.sampled_from(sorted(REQUESTS)))]
-    answered = ANSWERS[data.draw(st.sampled_from(["whole", "with fields", "refused", "early hints first"]))]
+    answered = ANSWERS[
+        data.draw(st.sampled_from(["whole", "with fields", "in chunks", "refused", "early hints first"]))
+    ]
     at = data.draw(st.integers(1, len(answered) - 1))
     whole = await play(sent, answered, "stay", shortcut=False)
     assert await play(sent, answered, "stay", shortcut=True, split=at) == whole
@@ -189,12 +200,30 @@ async def test_an_answer_ends_the_same_wherever_it_is_split(data: st.DataObject)
 # --- when somebody leaves, ends or is late ---
 
 
-async def test_a_request_that_waits_for_nothing_takes_no_task() -> None:
+@contextlib.contextmanager
+def tasks_made() -> Iterator[list[asyncio.Task[Any]]]:
+    """The tasks that are made meanwhile."""
+    made: list[asyncio.Task[Any]] = []
+
+    def make(loop: asyncio.AbstractEventLoop, work: Work, **options: Any) -> asyncio.Task[Any]:
+        made.append(asyncio.Task(work, loop=loop, **options))
+        return made[-1]
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(make)
+    try:
+        yield made
+    finally:
+        loop.set_task_factory(None)
+
+
+@pytest.mark.parametrize(("answered", "body"), [("whole", b"ok"), ("in chunks", b"abc")])
+async def test_a_request_that_waits_for_nothing_takes_no_task(answered: str, body: bytes) -> None:
     async with under_way() as (proxy, client, upstream):
-        before = asyncio.all_tasks()
-        upstream.send(OK)
-        assert (await client.message()).body == b"ok"
-        assert asyncio.all_tasks() == before
+        with tasks_made() as made:
+            upstream.send(ANSWERS[answered])
+            assert (await client.message()).body == body
+        assert not made
         assert not on_the_short_way(proxy)
 
 
