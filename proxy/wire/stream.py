@@ -7,6 +7,7 @@ import math
 import re
 import select
 import socket
+import ssl
 import struct
 from typing import cast
 
@@ -71,10 +72,13 @@ class Stream(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.ended = True
+        tls = self.transport.get_extra_info("ssl_object")
+        if tls is not None and not _ended_in_order(tls):
+            self.lost = self.lost or ConnectionResetError("TLS was cut off")
         if not self._held:
             self._wake(self._reader)
         # Whoever half-closes still reads (RFC 9112 9.6). TLS can't be half-closed; the loop closes it.
-        return self.transport.get_extra_info("sslcontext") is None
+        return tls is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._orderly_end = self.ended and exc is None and self.lost is None
@@ -300,6 +304,17 @@ class Stream(asyncio.Protocol):
         else:
             self._due = math.inf
             self.expired()
+
+
+def _ended_in_order(tls: ssl.SSLObject) -> bool:
+    """Whether the peer said that it ends; otherwise anybody on the way may have cut the stream (RFC 9112 9.8).
+
+    uvloop tells that as an error, asyncio as an end like any other.
+    """
+    try:
+        return not tls.read(1)
+    except ssl.SSLError:
+        return False
 
 
 def _readable(descriptor: int) -> bool:

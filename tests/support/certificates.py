@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import trustme
@@ -14,14 +15,16 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-def server_context(*names: str, trusted: bool = True) -> ssl.SSLContext:
+def server_context(*names: str, trusted: bool = True, expired: bool = False) -> ssl.SSLContext:
     """A server's TLS for these names or addresses.
 
     :param trusted: vouched for by ``authority``, and not by another that nobody knows
+    :param expired: since yesterday
     """
     issuer = authority() if trusted else trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    issuer.issue_cert(*names).configure_cert(context)
+    until = datetime.now(UTC) - timedelta(days=1) if expired else None
+    issuer.issue_cert(*names, not_after=until).configure_cert(context)
     return context
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -192,6 +193,14 @@ class Peer:
         if self._writer.can_write_eof():
             self._writer.write_eof()
 
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Shakes hands, as a server.
+
+        :raises OSError: the other end does not
+        """
+        async with asyncio.timeout(self.patience):
+            await self._writer.start_tls(context)
+
     def stop_reading(self) -> None:
         self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # what asyncio.Transport has
 
@@ -212,6 +221,11 @@ class Peer:
         found = self._writer.get_extra_info("socket")
         found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
+
+    def cut(self) -> None:
+        """Ends the connection beneath TLS, without TLS's own end, as anybody on the way could (RFC 9112 9.8)."""
+        with socket.socket(fileno=os.dup(self._writer.get_extra_info("socket").fileno())) as beneath:
+            beneath.shutdown(socket.SHUT_WR)
 
     @property
     def closed(self) -> bool:

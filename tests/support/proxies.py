@@ -79,8 +79,16 @@ class RunningProxy:
     @property
     def resident(self) -> int:
         """Bytes of its memory that are in use now; on Linux only."""
+        return self._memory("VmRSS")
+
+    @property
+    def most_resident(self) -> int:
+        """Bytes of its memory that were in use when it was most; on Linux only."""
+        return self._memory("VmHWM")
+
+    def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
-        found = re.search(r"^VmRSS:\s+(\d+) kB$", status, re.MULTILINE)
+        found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
         assert found is not None
         return int(found[1]) * 1024
 
