@@ -8,13 +8,19 @@ import struct
 GOING_AWAY = struct.pack("!H", 1001)
 """The status that says that an endpoint goes away and another may be there (RFC 6455 7.4.1)."""
 
+_CLOSE = 0x8
+
 
 class FrameEnds:
-    """Follows one direction of a WebSocket by its frames' headers (RFC 6455 5.2), whatever they carry."""
+    """Follows one direction of a WebSocket by its frames' headers (RFC 6455 5.2), whatever they carry.
 
-    __slots__ = ("_begun", "_left")
+    :ivar closed: a Close has begun, behind which nothing may come (RFC 6455 5.5.1)
+    """
+
+    __slots__ = ("_begun", "_left", "closed")
 
     def __init__(self) -> None:
+        self.closed = False
         self._begun = b""
         self._left = 0
 
@@ -35,6 +41,7 @@ class FrameEnds:
             if size is None:
                 self._begun, self._left = data[at:], 0
                 return
+            self.closed = self.closed or data[at] & 0x0F == _CLOSE
             at += size
         self._begun, self._left = b"", at - len(data)
 

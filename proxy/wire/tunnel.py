@@ -89,8 +89,9 @@ class Tunnel:
             return True  # the other direction moved meanwhile, or we leave
 
     async def _take_leave(self, source: Stream, sink: Stream) -> None:
-        """Says Close, and takes what the source still sends until it ends as well."""
-        sink.write(close_frame(masked=sink is self._upstream))
+        """Says Close, unless the source has said it, and takes what that still sends until it ends as well."""
+        if not self._frames[source].closed:
+            sink.write(close_frame(masked=sink is self._upstream))
         sink.end()
         due = source.loop.time() + LAST_WORDS
         source.hasten(math.inf)

@@ -111,6 +111,11 @@ class Peer:
         async with asyncio.timeout(self.patience):
             return await self._reader.readexactly(size)
 
+    async def some(self) -> bytes:
+        """What comes next, however much it is; empty at the end."""
+        async with asyncio.timeout(self.patience):
+            return await self._reader.read(1 << 20)
+
     async def until(self, mark: bytes) -> bytes:
         """Everything up to and with a mark."""
         async with asyncio.timeout(self.patience):
