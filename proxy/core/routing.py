@@ -82,6 +82,8 @@ def split(method: bytes, target: bytes) -> Target:
         if absolute is None:
             raise BadRequest("The request target is neither a path nor an http URL (RFC 9112 3.2).")
         authority, target = absolute.groups()
+        if not target and method == b"OPTIONS":
+            return Target(authority, None, None, b"*")  # the last proxy asks so (RFC 9112 3.2.4)
         if not target.startswith(b"/"):
             target = b"/" + target
     if not target.startswith((b"/t/", b"/k/")):

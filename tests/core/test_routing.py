@@ -97,6 +97,10 @@ def test_what_needs_a_closer_look_is_not_usual(target: bytes) -> None:
 
 def test_options_may_ask_for_the_server_itself() -> None:
     assert split(b"OPTIONS", b"*") == Target(None, None, None, b"*")
+    assert split(b"OPTIONS", b"http://localhost") == Target(b"localhost", None, None, b"*")
+    assert split(b"OPTIONS", b"http://localhost/").rest == b"/"
+    assert split(b"OPTIONS", b"http://localhost?").rest == b"/?"
+    assert split(b"GET", b"http://localhost").rest == b"/"
 
 
 @pytest.mark.parametrize(
