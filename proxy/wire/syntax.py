@@ -32,9 +32,9 @@ _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _NAME = re.compile(_TOKEN)
 _TEXT = bytes([9, *range(0x20, 0x7F), *range(0x80, 0x100)])
 """What a field line is made of (RFC 9110 5.5): no control character but the tab."""
-_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([01])')
-_OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/(?!1\.[01])[0-9]\.[0-9]")
-_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
+_REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb') ([!"$-~\x80-\xff]+) HTTP/1\.([0-9])')
+_OTHER_VERSION = re.compile(_TOKEN + rb" [!-~\x80-\xff]+ HTTP/(?!1)[0-9]\.[0-9]")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([\t -~\x80-\xff]*))?")
 _FOLD = re.compile(rb"[ \t]*\r\n[ \t]+")
 _BLANK_BEFORE_COLON = re.compile(rb"(?m)^(" + _TOKEN + rb")[ \t]+:")
 
@@ -61,7 +61,7 @@ class RequestHead:
     method: bytes
     target: bytes
     minor: int
-    """Of the version: 1 for HTTP/1.1."""
+    """Of the version: 0 for HTTP/1.0, else 1, as a later one is read as if it were HTTP/1.1 (RFC 9110 2.5)."""
     section: Section
     memo: object = None
     """For the reader: what was decided on this head, which holds for every request that has it."""
@@ -95,7 +95,7 @@ def _parse_request(head: bytes) -> RequestHead:
             raise VersionNotSupported("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
         raise BadRequest("The request line is malformed (RFC 9112 3).")
     method, target, version = parts.groups()
-    minor = 1 if version == b"1" else 0
+    minor = 0 if version == b"0" else 1
     read = _section if len(block) <= SMALL else _section.__wrapped__
     return RequestHead(method, target, minor, read(minor, block))
 
@@ -132,7 +132,7 @@ def _status_line(line: bytes) -> tuple[int, int, bytes]:
     parts = _STATUS_LINE.fullmatch(line)
     if parts is None:
         raise UpstreamProtocolError("The upstream's status line is malformed.")
-    return 1 if parts[1] == b"1" else 0, int(parts[2]), parts[3] or b""
+    return 0 if parts[1] == b"0" else 1, int(parts[2]), parts[3] or b""
 
 
 def parse_fields(block: bytes, error: type[BadRequest | UpstreamProtocolError], like: Shape | None = None) -> Fields:
