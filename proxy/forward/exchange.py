@@ -28,6 +28,9 @@ REASONS = {
 VIA = (b"Via: 1.0 %b\r\n" % NAME, b"Via: 1.1 %b\r\n" % NAME)
 """By the minor version of the message that is passed on (RFC 9110 7.6.3)."""
 
+WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+"""The only protocol that a connection may change to (RFC 9110 7.8)."""
+
 METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
 
 
@@ -61,7 +64,7 @@ class Exchange:
     :ivar keep_alive: another request may follow on the client's connection
     :ivar websocket: it asks to become a WebSocket; any other upgrade (h2c) would open a way around everything
         that is checked here, and is not passed on
-    :ivar wants_trailers: the client takes trailer fields (RFC 9110 6.5.1)
+    :ivar wants_trailers: the client takes trailer fields (RFC 9110 6.5.1); HTTP/1.0 has none
     :ivar tenant: whose it is, once that is known
     :ivar caller: whose key it shows, once that is known
     :ivar origin: the allowed origin of a page that may read the answer
@@ -124,7 +127,9 @@ class Exchange:
             body = Body(client, section.length, request=True, limit=timing.max_header_bytes)
             self.body = KeptBody(body, timing.replay_buffer, timing.longest_body, timing.body_timeout)
         self.websocket = section.upgrade == b"websocket" and self.method == b"GET" and not section.length
-        self.wants_trailers = b"te" in self.fields and b"trailers" in options(self.fields.get(b"te"))
+        self.wants_trailers = (
+            b"te" in self.fields and self.minor == 1 and b"trailers" in options(self.fields.get(b"te"))
+        )
         self.tenant: Tenant | None = None
         self.caller: Caller | None = None
         self.under_way = False

@@ -18,7 +18,7 @@ from proxy.errors import (
     TargetTooLong,
     UnknownTenant,
 )
-from proxy.forward.exchange import VIA, Exchange
+from proxy.forward.exchange import VIA, WEBSOCKET, Exchange
 from proxy.forward.tenant import Bounds, Rules, Tenant
 from proxy.wire.syntax import CHUNKED, RequestHead
 from proxy.wire.upstream import Upstream
@@ -226,13 +226,16 @@ def _opening(method: bytes, upstream: Upstream, rest: bytes, passing: bytes) -> 
 
 def _passing(exchange: Exchange, *dropped: bytes) -> bytes:
     """The client's end-to-end lines but for those that are dropped, and what this hop adds."""
-    ours = VIA[exchange.minor]
-    if exchange.head.section.length == CHUNKED:
+    ours, length = VIA[exchange.minor], exchange.head.section.length
+    if length == CHUNKED:
         ours += b"Transfer-Encoding: chunked\r\n"
+    elif exchange.fields.get(b"content-length") not in (None, b"%d" % length):
+        dropped += (b"content-length",)  # the same number, but not to a reader who takes 010 for eight
+        ours += b"Content-Length: %d\r\n" % length
     if exchange.minor == 0:
         dropped += (b"expect",)  # an HTTP/1.0 client can't be sent a 100 (RFC 9110 10.1.1)
     if exchange.websocket:
-        ours += b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+        ours += WEBSOCKET
     elif exchange.wants_trailers:
         ours += b"Connection: TE\r\nTE: trailers\r\n"
     if exchange.method == b"OPTIONS" and (hops := exchange.fields.get(b"max-forwards")) is not None:

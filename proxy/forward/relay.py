@@ -5,7 +5,7 @@ from __future__ import annotations
 from proxy.core import access
 from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
 from proxy.errors import ClientClosed, UpstreamProtocolError
-from proxy.forward.exchange import VIA, Exchange, head
+from proxy.forward.exchange import VIA, WEBSOCKET, Exchange, head
 from proxy.forward.rescue import proxy_status
 from proxy.wire.body import LAST_CHUNK, Body, chunk
 from proxy.wire.syntax import CHUNKED, ResponseHead, response_length, stays_open
@@ -90,12 +90,16 @@ def _begin(exchange: Exchange, answer: ResponseHead, body: Body, *, persistent: 
 
 def _section(exchange: Exchange, answer: ResponseHead, length: int) -> bytes:
     """The lines that pass on, and those of this hop but for what concerns the client's connection."""
-    dropped = HOP_BY_HOP if length == CHUNKED and exchange.wants_trailers else _WITHOUT_TRAILER
+    dropped, ours = _WITHOUT_TRAILER, VIA[answer.minor]
+    if length == CHUNKED and exchange.wants_trailers:
+        dropped = HOP_BY_HOP
     if answer.status == 204:
         dropped = _WITHOUT_LENGTH
+    elif answer.status == 426 and b"websocket" in options(answer.fields.get(b"upgrade")):
+        ours += WEBSOCKET  # says to what, and that passes here (RFC 9110 15.5.22)
     if exchange.origin is not None:
         dropped |= access.CORS_FIELDS
-    section = end_to_end_response(answer.fields, dropped) + VIA[answer.minor]
+    section = end_to_end_response(answer.fields, dropped) + ours
     if (length < 0 and exchange.minor == 1) or (exchange.method == b"HEAD" and _would_be_chunked(exchange, answer)):
         section += b"Transfer-Encoding: chunked\r\n"
     elif length < 0:
@@ -169,7 +173,7 @@ async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: Re
         connection.abort()
         raise UpstreamProtocolError("The upstream switches to a protocol that nobody asked for.")
     section = end_to_end_response(answer.fields, _WITHOUT_LENGTH)
-    section += b"Connection: Upgrade\r\nUpgrade: websocket\r\n" + VIA[answer.minor]
+    section += WEBSOCKET + VIA[answer.minor]
     if exchange.note is not None:
         section += proxy_status(exchange.note)
     exchange.status = 101
