@@ -17,7 +17,7 @@ _CALLER_KEY = "caller-key-for-tests"
 
 _LANES = {
     "default": 1,
-    "any": 16,
+    "any": 32,
     # A refused token makes the proxy wary of its tenant for some seconds, so these share none.
     "own": sum(entry.tenant == "own" for entry in entries()),
 }

@@ -39,25 +39,25 @@ PLACES: Mapping[str, str] = {
 }
 """Where an odd byte (``?``) goes in or around ``Transfer-Encoding: chunked``."""
 
-_CODINGS = (
+CODINGS = (
     "chunked", "Chunked", "CHUNKED", "chunked,", ",chunked", ", chunked", "chunked, chunked",
     "gzip, chunked", "deflate, gzip, chunked", "chunked, gzip", "gzip", "identity", "identity, chunked",
     "chunked, identity", "xchunked", "chunkedx", "chunk", "cow", "chunked cow", "cow chunked", '"chunked"',
     "'chunked'", "chunked;p", "chunked ; p", "chunked;", ";chunked", "chun ked", "", ",",
     "[chunked]", "chunked=1",
 )  # fmt: skip
-_TWO_CODINGS = (
+TWO_CODINGS = (
     ("chunked", "chunked"), ("chunked", "cow"), ("cow", "chunked"), ("gzip", "chunked"),
     ("chunked", "gzip"), ("identity", "chunked"), ("chunked", "identity"), ("chunked", ""), ("", "chunked"),
 )  # fmt: skip
-_LENGTHS = (
+LENGTHS = (
     "5", "05", "0000000000000000000005", "+5", "-5", "5,5", "5, 5", "5,6", "5 5", "5;5", "5.0", "5e0",
     "0x5", "5h", "1_0", "\xb2", "\xef\xbc\x95", "\x0b5", "5\x0b", "\x0c5", "5\x00", "\x005", "\xa05",
     "5\xa0", "5\x01", '"5"', "", "five", "4294967301", "9223372036854775813", "18446744073709551621",
     "36893488147419103237",
 )  # fmt: skip
-_TWO_LENGTHS = (("5", "5"), ("5", "6"), ("6", "5"), ("5", "0"), ("0", "5"), ("5", ""), ("", "5"), ("5", "05"))
-_NAMES = (
+TWO_LENGTHS = (("5", "5"), ("5", "6"), ("6", "5"), ("5", "0"), ("0", "5"), ("5", ""), ("", "5"), ("5", "05"))
+NAMES = (
     "{} ", "{}\t", "{}   ", " {}", "\t{}", "{}\x00", "\x00{}", "\x01{}", "{}\x01", "\xa0{}", "{}\xa0",
     "{}\x85", "\xe2\x80\x89{}", "{}\xe2\x80\x89", ":{}", "{}:", "{}\r", "\r{}", "{}\x7f", '"{}"', "({})",
     "X {}", "{},", "{}/",
@@ -68,7 +68,7 @@ _LOOKALIKES = (
     "Transfer- Encoding", "Transfer Encoding", "X-Transfer-Encoding", "Content_Length", "ContentLength",
     "Content Length", "Content--Length",
 )  # fmt: skip
-_FIELD_LINES = (
+FIELD_LINES = (
     "X: v", "X:v", "X:", "X:\tv\t", "X: v\x00", "X: \x00v", "X: a\x00b", "X: a\rb", "X: a\nb", "X: \rv",
     "X: v\r", "X: v\n", "X: a\x01b", "X: a\x7fb", "X: a\x80\xffb", "X : v", "X\t: v", " X: v", "\tX: v",
     ": v", "   : v", "X", "X Y: v", "X\x00: v", "X\r: v", "X\n: v", "X: a\r\n b", "X: a\r\n\tb",
@@ -95,7 +95,7 @@ _TARGETS = (
     "/a{b}", "/a\tHTTP/1.1", "/a\rHTTP/1.1", "/a\nHTTP/1.1", "/a HTTP/1.1\nX: ",
     "/a\tHTTP/1.1\r\nHost: localhost\r\n\r\nGET\t/smuggled\t",
 )  # fmt: skip
-_CHUNKED = (
+CHUNKED = (
     "5\r\nhello\r\n0\r\n\r\n", "05\r\nhello\r\n0\r\n\r\n", "000000000000005\r\nhello\r\n0\r\n\r\n",
     "5;x\r\nhello\r\n0\r\n\r\n", "5;x=y\r\nhello\r\n0\r\n\r\n", '5;x="y;\\"z"\r\nhello\r\n0\r\n\r\n',
     "5 ;x\r\nhello\r\n0;x\r\n\r\n", "5\r\nhello\r\n00\r\n\r\n", "5\r\nhello\r\n0\r\nX: v\r\n\r\n",
@@ -117,7 +117,7 @@ _CHUNKED = (
     "5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n", "5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n",
     "5\r\nhello\r\n0\r\nHost: evil.example\r\n\r\n", "5\r\nhello\r\n0\r\nGET /smuggled HTTP/1.1\r\n\r\n",
 )  # fmt: skip
-_LINE_ENDS = ("\n", "\r", "\r\r\n", "\n\r", "\x0b\n", " \r\n", "\x85", "\xe2\x80\xa8")
+LINE_ENDS = ("\n", "\r", "\r\r\n", "\n\r", "\x0b\n", " \r\n", "\x85", "\xe2\x80\xa8")
 
 
 class Label(StrEnum):
@@ -263,25 +263,25 @@ def _odd_byte_beside_content_length(make: _Maker) -> _Variants:
 
 
 def _transfer_coding(make: _Maker) -> _Variants:
-    for coding in _CODINGS:
+    for coding in CODINGS:
         yield ascii(coding), make(f"Transfer-Encoding: {coding}", body="5\r\nhello\r\n0\r\n\r\n")
-    for first, second in _TWO_CODINGS:
+    for first, second in TWO_CODINGS:
         lines = f"Transfer-Encoding: {first}", f"Transfer-Encoding: {second}"
         yield ascii((first, second)), make(*lines, body="5\r\nhello\r\n0\r\n\r\n")
 
 
 def _transfer_coding_and_content_length(make: _Maker) -> _Variants:
     body = "0\r\n\r\n" + make.smuggled
-    for coding in _CODINGS:
+    for coding in CODINGS:
         lines = f"Transfer-Encoding: {coding}", f"Content-Length: {len(body)}"
         yield ascii(coding), make(*lines, body=body)
         yield f"{coding!a} behind it", make(*reversed(lines), body=body)
 
 
 def _content_length(make: _Maker) -> _Variants:
-    for length in _LENGTHS:
+    for length in LENGTHS:
         yield ascii(length), make(f"Content-Length: {length}", body="hello")
-    for first, second in _TWO_LENGTHS:
+    for first, second in TWO_LENGTHS:
         lines = f"Content-Length: {first}", f"Content-Length: {second}"
         yield ascii((first, second)), make(*lines, body="hello")
 
@@ -289,7 +289,7 @@ def _content_length(make: _Maker) -> _Variants:
 def _framing_field_name(make: _Maker) -> _Variants:
     body = "0\r\n\r\n" + make.smuggled
     length = f"Content-Length: {len(body)}"
-    for pattern in _NAMES:
+    for pattern in NAMES:
         name = pattern.format("Transfer-Encoding")
         yield ascii(name), make("A: b", f"{name}: chunked", body="5\r\nhello\r\n0\r\n\r\n")
         yield f"{name!a} and a length", make("A: b", f"{name}: chunked", length, body=body)
@@ -300,14 +300,14 @@ def _framing_field_name(make: _Maker) -> _Variants:
 
 
 def _field_line(make: _Maker) -> _Variants:
-    for line in _FIELD_LINES:
+    for line in FIELD_LINES:
         yield ascii(line), make(line, "Content-Length: 5", body="hello")
 
 
 def _line_end(make: _Maker) -> _Variants:
     whole = make("A: b", "Content-Length: 5", body="hello")
     head, body = whole[: -len("hello")], "hello"
-    for end in _LINE_ENDS:
+    for end in LINE_ENDS:
         yield f"{end!a} everywhere", head.replace("\r\n", end) + body
         yield f"{end!a} behind the request line", head.replace("\r\n", end, 1) + body
         yield f"{end!a} behind a field", head.replace("A: b\r\n", f"A: b{end}") + body
@@ -339,7 +339,7 @@ def _target(make: _Maker) -> _Variants:
 
 
 def _chunks(make: _Maker) -> _Variants:
-    for body in _CHUNKED:
+    for body in CHUNKED:
         yield ascii(body), make("Transfer-Encoding: chunked", body=body)
 
 

@@ -60,6 +60,7 @@ class UpstreamDemands(FieldDemands):
     """Demands on what reached the upstream; fields, line and body are the first request's."""
 
     requests: int | None = None
+    connections: int | None = None
     complete: int | None = None
     """So many of the requests are whole."""
     line: Sequence[str] | None = None
@@ -152,6 +153,8 @@ def _check_ends(want: ClientDemands, seen: Observation) -> Iterator[str]:
 def _check_requests(want: UpstreamDemands, seen: Observation) -> Iterator[str]:
     requests = seen.upstream.requests
     complete = sum(request.complete for request in requests)
+    if want.connections is not None and len(seen.upstream.raw) != want.connections:
+        yield f"{len(seen.upstream.raw)} connections, want {want.connections}"
     if want.requests is not None and len(requests) != want.requests:
         yield f"{len(requests)} requests, want {want.requests}: {[request.line[:50] for request in requests]}"
     if want.complete is not None and complete != want.complete:

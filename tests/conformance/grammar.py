@@ -1,6 +1,7 @@
-"""A request read by the letter of RFC 9110 and RFC 9112: what deviates is illegal, nothing is repaired.
+"""Messages read by the letter of RFC 9110 and RFC 9112: what deviates is illegal, nothing is repaired.
 
-It labels the requests that ``desync`` makes, and judges what a proxy sent to an upstream.
+It labels the requests that ``desync`` makes and the answers of ``rules.answers``, and judges what a proxy made of
+them.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ _PARAMETER = rb";" + _TOKEN + rb"(?:=(?:" + _TOKEN + rb"|" + _QUOTED + rb"))?"
 
 # Bytes from 0x80 on are no part of a URI (RFC 3986), but a delimiter to nobody either.
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([!-~\x80-\xff]+) HTTP/([0-9])\.([0-9])")
+_STATUS_LINE = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-9][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*((?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?)[ \t]*")
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]+")
@@ -72,6 +74,38 @@ def read_request(data: bytes) -> Message:
     _check_host(version, [value for name, value in fields if name == b"host"])
     content, rest = _read_content(version, fields, rest)
     return Message(request_line[1], request_line[2], version, fields, content, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A legal final answer to GET."""
+
+    status: int
+    version: tuple[int, int]
+    fields: tuple[tuple[bytes, bytes], ...]
+    """Names in lower case."""
+    content: bytes | None
+    """Without its framing; None where the bytes end before it does."""
+    rest: bytes
+    """What follows the answer; nothing where the connection's end delimits it."""
+
+
+def read_reply(data: bytes) -> Reply:
+    """The answer at the beginning of all that a connection brought; raises ``Illegal``."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    if not end:
+        raise Illegal(f"no head of an answer: {data[:60]!r}")
+    line, *lines = head.split(b"\r\n")
+    status_line = _STATUS_LINE.fullmatch(line)
+    if status_line is None:
+        raise Illegal(f"status line {line[:80]!r}")
+    version, status = (int(status_line[1]), int(status_line[2])), int(status_line[3])
+    if version[0] != 1:
+        raise Illegal(f"version {version}")
+    fields = tuple(map(_read_field, lines))
+    framed = any(name in (b"transfer-encoding", b"content-length") for name, _ in fields)
+    content, rest = _read_content(version, fields, rest) if framed else (rest, b"")
+    return Reply(status, version, fields, content, rest)
 
 
 def _read_field(line: bytes) -> tuple[bytes, bytes]:

@@ -9,7 +9,7 @@ import pytest
 from tests.conformance import desync
 from tests.conformance.cases import Names
 from tests.conformance.desync import ODD_BYTES, PLACES, Label, label
-from tests.conformance.grammar import Illegal, read_request
+from tests.conformance.grammar import Illegal, read_reply, read_request
 
 _HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 
@@ -49,6 +49,36 @@ _HEAD = b"POST /x HTTP/1.1\r\nHost: a\r\n"
 )
 def test_a_request_gets_the_label_that_the_rfcs_give_it(request_: bytes, expected: Label) -> None:
     assert label(request_) == expected
+
+
+@pytest.mark.parametrize(
+    "answer, content, rest",
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\nto the end", b"to the end", b""),
+        (b"HTTP/1.1 200\r\nContent-Length: 2\r\n\r\nokHTTP", b"ok", b"HTTP"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", None, b""),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\nx", b"ok", b"x"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", None, b""),
+    ],
+)
+def test_an_answer_ends_where_the_rfcs_say(answer: bytes, content: bytes | None, rest: bytes) -> None:
+    reply = read_reply(answer)
+    assert (reply.status, reply.content, reply.rest) == (200, content, rest)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\n", b"HTTP/2.0 200 OK\r\n\r\n", b"HTTP/1.1 200\tOK\r\n\r\n", b"HTTP/1.1 2000\r\n\r\n",
+        b"HTTP/1.1 200 OK\nX: v\r\n\r\n", b"HTTP/1.1 200 OK\r\nX : v\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nokX\r\n0\r\n\r\n",
+    ],
+)  # fmt: skip
+def test_an_answer_that_is_none_is_illegal(answer: bytes) -> None:
+    with pytest.raises(Illegal):
+        read_reply(answer)
 
 
 def test_what_follows_a_request_is_not_part_of_it() -> None:

@@ -38,6 +38,7 @@ _MET_AND_UNMET: list[tuple[str, str, Any, Any]] = [
     ("client", "in_time", {"first": 0.5}, {"first": 0.4}),
     ("client", "in_time", {"first": 1}, {"never": 1}),
     ("upstream", "requests", 1, 2),
+    ("upstream", "connections", 1, 2),
     ("upstream", "complete", 1, 0),
     ("upstream", "line", ["GET /x HTTP/1.1"], ["GET /x"]),
     ("upstream", "line", ["~^GET /[xy] "], ["~^POST "]),
