@@ -83,6 +83,17 @@ def _under_way(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
         yield (tenant.name,), tenant.tally.at_once
 
 
+def _websockets(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
+    if 101 in tenant.tally.requests:
+        yield (tenant.name,), tenant.tally.websockets
+
+
+def _websocket_bytes(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
+    if 101 in tenant.tally.requests:
+        yield (tenant.name, "received"), tenant.tally.websocket_received
+        yield (tenant.name, "sent"), tenant.tally.websocket_sent
+
+
 def _limited(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
     return (((tenant.name, outcome), count) for outcome, count in tenant.tally.limited.items())
 
@@ -130,6 +141,14 @@ _FAMILIES = (
         "Requests not answered yet; as many as limits.max_requests_per_tenant are let in.",
         ("tenant",),
         _under_way,
+    ),
+    _PerTenant(GaugeMetricFamily, "websockets", "WebSockets open now.", ("tenant",), _websockets),
+    _PerTenant(
+        CounterMetricFamily,
+        "websocket_bytes",
+        "Bytes on WebSockets, frames and all, received from clients and sent to them.",
+        ("tenant", "direction"),
+        _websocket_bytes,
     ),
     _PerTenant(
         CounterMetricFamily,
@@ -217,7 +236,7 @@ class Metrics:
             ),
             _Durations(
                 "request_duration_seconds",
-                "From the request's head to the answer's last byte.",
+                "From the request's head to the answer's last byte; of a WebSocket, to its opening.",
                 lambda tally: tally.durations,
             ),
         )

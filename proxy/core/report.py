@@ -63,11 +63,17 @@ class Tally:
     """Answers 429 by what became of them: ``passed_on``, ``waited`` or ``other_token`` (and then sent
     again)."""
     durations: Histogram = field(default_factory=Histogram)
-    """From the request's head to the answer's last byte, in seconds."""
+    """From the request's head to the answer's last byte, of a WebSocket to its opening, in seconds."""
     refreshes: Histogram = field(default_factory=Histogram)
     """From asking the token endpoint to its whole answer, in seconds."""
     at_once: int = 0
     """Requests under way now; a WebSocket is none once it is open."""
+    websockets: int = 0
+    """Open now."""
+    websocket_received: int = 0
+    """Bytes from clients on WebSockets, frames and all."""
+    websocket_sent: int = 0
+    """Bytes to clients on WebSockets, frames and all."""
     observed: int = 0
     """Requests that passed although the policy would refuse them, because it only observes."""
     rate_limit: tuple[bytes, bytes, bytes, float] | None = None
@@ -144,11 +150,11 @@ class RequestRecord(NamedTuple):
     status: int
     """Of the answer; 499 where the client left before it."""
     seconds: float
-    """From the request's head to the answer's last byte."""
+    """From the request's head to the answer's last byte; of a WebSocket to its end."""
     received: int
-    """Bytes of the request's body that were read."""
+    """Bytes of the request's body that were read, or of the WebSocket's frames."""
     sent: int
-    """Bytes of the answer's body."""
+    """Bytes of the answer's body, or of the WebSocket's frames."""
     replayed: bool
     code: str | None
     """The error code of an answer of our own, None where the upstream answered."""

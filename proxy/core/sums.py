@@ -28,7 +28,7 @@ class Departed:
         for tenant in report.tenants:
             before = self.tallies.get(tenant.name)
             total = self.tallies[tenant.name] = tally_of([before or Tally(), tenant.tally])
-            total.at_once = 0  # what was under way there is over
+            total.at_once = total.websockets = 0  # what was under way there is over
         _add(self.refused, report.refused)
         for name, caller in report.callers.items():
             _add(self.callers.setdefault(name, {}), caller.requests)
@@ -101,6 +101,9 @@ def tally_of(tallies: Iterable[Tally]) -> Tally:
         _observe(total.durations, tally.durations)
         _observe(total.refreshes, tally.refreshes)
         total.at_once += tally.at_once
+        total.websockets += tally.websockets
+        total.websocket_received += tally.websocket_received
+        total.websocket_sent += tally.websocket_sent
         total.observed += tally.observed
         history += tally.history
     total.history.extend(sorted(history))

@@ -75,7 +75,8 @@ class Exchange:
     :ivar answer: the upstream's, once it is passed on
     :ivar failure: what the client is told where we answer instead
     :ivar copy: takes the answer's content as it passes, where somebody wants it
-    :ivar sent: bytes of the answer's body that the client was sent
+    :ivar sent: bytes of the answer's body, or of a WebSocket, that the client was sent
+    :ivar received: bytes of a WebSocket that the client has sent
     :ivar trace: its spans, where it is traced
     :ivar upload: sends the rest of its body, where that did not come with the head
     """
@@ -95,6 +96,7 @@ class Exchange:
         "minor",
         "note",
         "origin",
+        "received",
         "replayed",
         "sent",
         "started",
@@ -142,6 +144,7 @@ class Exchange:
         self.failure: Failure | None = None
         self.copy: Copy | None = None
         self.sent = 0
+        self.received = 0
         self.trace: Trace | None = None
         self.upload: asyncio.Task[None] | None = None
 
@@ -179,6 +182,16 @@ class Exchange:
             self.tenant.tally.at_once -= 1
             if self.caller is not None:
                 self.caller.tally.at_once -= 1
+
+    def count(self, status: int, seconds: float) -> None:
+        """Counts its answer for its tenant and its caller."""
+        if self.caller is not None:
+            answers = self.caller.tally.requests
+            answers[status] = answers.get(status, 0) + 1
+        if self.tenant is not None:
+            tally = self.tenant.tally
+            tally.requests[status] = tally.requests.get(status, 0) + 1
+            tally.durations.observe(seconds)
 
     def stop_upload(self) -> None:
         """Ends the sending of the body; what was read of it stays kept."""

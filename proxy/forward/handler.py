@@ -129,17 +129,12 @@ class Forwarder:
         seconds = time.perf_counter() - exchange.started
         if self.journal is not None:
             self.journal.note(exchange, status, seconds)
-        if exchange.caller is not None:
-            answers = exchange.caller.tally.requests
-            answers[status] = answers.get(status, 0) + 1
         if exchange.trace is not None:
             exchange.trace.end(record(exchange, status, seconds))
+        if status != 101:  # which was counted when it became a WebSocket, maybe hours ago
+            exchange.count(status, seconds)
         if exchange.tenant is None:
             self.refused[status] = self.refused.get(status, 0) + 1
-            return
-        tally = exchange.tenant.tally
-        tally.requests[status] = tally.requests.get(status, 0) + 1
-        tally.durations.observe(seconds)
 
     # --- the straight line ---
 

@@ -54,7 +54,7 @@ def record(exchange: Exchange, status: int, seconds: float) -> RequestRecord:
         path=_path(exchange),
         status=status,
         seconds=seconds,
-        received=exchange.body.size,
+        received=exchange.body.size + exchange.received,
         sent=exchange.sent,
         replayed=exchange.replayed,
         code=None if failure is None else failure.code,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 from proxy.core import access
 from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
+from proxy.core.report import Tally
 from proxy.errors import ClientClosed, UpstreamProtocolError
 from proxy.forward.exchange import VIA, WEBSOCKET, Exchange, head
 from proxy.forward.rescue import proxy_status
@@ -169,7 +172,7 @@ async def _upload_done(exchange: Exchange) -> bool:
 
 async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: ResponseHead) -> None:
     """Becomes a tunnel once the upstream has agreed to a WebSocket (RFC 9110 7.8, RFC 6455 4)."""
-    if not exchange.websocket or b"websocket" not in options(answer.fields.get(b"upgrade")):
+    if exchange.tenant is None or not exchange.websocket or b"websocket" not in options(answer.fields.get(b"upgrade")):
         connection.abort()
         raise UpstreamProtocolError("The upstream switches to a protocol that nobody asked for.")
     section = end_to_end_response(answer.fields, _WITHOUT_LENGTH)
@@ -179,9 +182,24 @@ async def _switch(exchange: Exchange, connection: UpstreamConnection, answer: Re
     exchange.status = 101
     exchange.keep_alive = False
     exchange.end()
+    exchange.count(101, time.perf_counter() - exchange.started)
     exchange.client.write(head(101, answer.reason, section))
-    tunnel = Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout)
+    await _tunnel(exchange, connection, exchange.tenant.tally)
+
+
+async def _tunnel(exchange: Exchange, connection: UpstreamConnection, tally: Tally) -> None:
+    def passed(received: int, sent: int) -> None:
+        exchange.received += received
+        exchange.sent += sent
+        tally.websocket_received += received
+        tally.websocket_sent += sent
+
+    tunnel = Tunnel(exchange.client, connection, exchange.timing.tunnel_idle_timeout, passed)
     exchange.client.farewell = tunnel.go_away
     if exchange.client.draining:
         tunnel.go_away()
-    await tunnel.run()
+    tally.websockets += 1
+    try:
+        await tunnel.run()
+    finally:
+        tally.websockets -= 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable
 
 from proxy.wire.frames import FrameEnds, close_frame
 from proxy.wire.stream import Stream
@@ -19,12 +20,17 @@ class Tunnel:
 
     An end is passed on as an end and a reset as a reset; a slow reader slows its sender. Nothing is changed or
     added, but for a Close to both sides where we leave (``go_away``).
+
+    :param passed: told of bytes that came from the client, and of such that go to it
     """
 
-    def __init__(self, client: Stream, upstream: Stream, idle: float) -> None:
+    def __init__(
+        self, client: Stream, upstream: Stream, idle: float, passed: Callable[[int, int], None] = lambda *_: None
+    ) -> None:
         self._client = client
         self._upstream = upstream
         self._idle = idle
+        self._passed = passed
         self._moved = client.loop.time()
         self._ends_at = math.inf
         self._frames = {client: FrameEnds(), upstream: FrameEnds()}
@@ -76,6 +82,7 @@ class Tunnel:
             data, source.buffer = source.buffer, b""
             self._moved = source.loop.time()
             self._frames[source].follow(data)
+            self._passed(*((len(data), 0) if source is self._client else (0, len(data))))
             await sink.heed()
             sink.write(data)
             await sink.drain(self._moved + self._idle)

@@ -59,8 +59,11 @@ def dead(name: str = "dead", diagnosis: str = "Check the region and the client i
 def busy() -> Tally:
     """Some of everything that is counted."""
     tally = Tally(
-        requests={200: 7, 401: 1},
+        requests={101: 6, 200: 7, 401: 1},
         at_once=3,
+        websockets=2,
+        websocket_received=11,
+        websocket_sent=12,
         observed=2,
         replays={"accepted": 1},
         limited={"passed_on": 4, "waited": 5},

@@ -64,6 +64,8 @@ def test_every_metric_has_its_name_type_and_labels() -> None:
         "genesys_auth_proxy_rate_limited": ("counter", "", {frozenset({"tenant", "outcome"})}),
         "genesys_auth_proxy_policy_observed": ("counter", "", {whole}),
         "genesys_auth_proxy_requests_under_way": ("gauge", "", {whole}),
+        "genesys_auth_proxy_websockets": ("gauge", "", {whole}),
+        "genesys_auth_proxy_websocket_bytes": ("counter", "", {frozenset({"tenant", "direction"})}),
         "genesys_auth_proxy_replays": ("counter", "", {frozenset({"tenant", "outcome"})}),
         "genesys_auth_proxy_token_requests": ("counter", "", {frozenset({"tenant", "grant", "outcome"})}),
         "genesys_auth_proxy_token_expiry_timestamp_seconds": ("gauge", "seconds", {whole}),
@@ -85,6 +87,7 @@ def test_the_values_are_the_reports() -> None:
     families = _families(report(tenant(tally=busy())))
     assert _values(families["genesys_auth_proxy_requests"]) == {
         ("403", ""): 4,
+        ("101", "acme"): 6,
         ("200", "acme"): 7,
         ("401", "acme"): 1,
     }
@@ -94,6 +97,9 @@ def test_the_values_are_the_reports() -> None:
     assert _values(families["genesys_auth_proxy_worker_starts"]) == {(): 4}
     assert _values(families["genesys_auth_proxy_rate_limited"]) == {("passed_on", "acme"): 4, ("waited", "acme"): 5}
     assert _values(families["genesys_auth_proxy_requests_under_way"]) == {("acme",): 3}
+    assert _values(families["genesys_auth_proxy_websockets"]) == {("acme",): 2}
+    bytes_ = {("received", "acme"): 11, ("sent", "acme"): 12}
+    assert _values(families["genesys_auth_proxy_websocket_bytes"]) == bytes_
     assert _values(families["genesys_auth_proxy_connections"]) == {("client",): 3, ("upstream",): 2}
     assert _values(families["genesys_auth_proxy_token_expiry_timestamp_seconds"]) == {("acme",): 1_800_003_000}
     assert _values(families["genesys_auth_proxy_upstream_rate_limit_remaining"]) == {("acme",): 291}
@@ -233,6 +239,8 @@ def test_ten_thousand_tenants_make_a_bounded_number_of_series() -> None:
         "genesys_auth_proxy_rate_limited": 0,
         "genesys_auth_proxy_policy_observed": 0,
         "genesys_auth_proxy_requests_under_way": 10_000,
+        "genesys_auth_proxy_websockets": 0,
+        "genesys_auth_proxy_websocket_bytes": 0,
         "genesys_auth_proxy_replays": 0,
         "genesys_auth_proxy_token_requests": 10_000,
         "genesys_auth_proxy_token_expiry_timestamp_seconds": 10_000,

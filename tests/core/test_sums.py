@@ -17,6 +17,9 @@ def tally(count: int = 0) -> Tally:
         limited={"waited": count},
         at_once=count,
         observed=count,
+        websockets=count,
+        websocket_received=count,
+        websocket_sent=count,
         history=deque([Happening(float(count), "token", "ok")], maxlen=HISTORY),
     )
     for _ in range(count):
@@ -141,7 +144,8 @@ def test_a_program_is_the_sum_of_its_processes_and_of_those_that_are_no_more() -
     assert told.refused == {404: 5, 400: 1}
     assert (told.client_connections, told.upstream_connections) == (6, 4)
     assert departed.refused == {404: 2, 400: 1}
-    assert told.tenants[0].tally.at_once == 12
+    counted = told.tenants[0].tally
+    assert (counted.at_once, counted.websockets, counted.websocket_sent) == (12, 12, 15)
     assert told.callers == {"crm": CallerTally({200: 4}, 4)}
 
 

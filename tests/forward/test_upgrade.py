@@ -7,6 +7,7 @@ import pytest
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Message, Peer
 from tests.support.rig import OK, REFUSED, Rig, answer, request, rig
+from tests.support.stages import until
 
 HANDSHAKE = (
     "Connection: keep-alive, Upgrade",
@@ -201,6 +202,27 @@ async def test_an_answer_to_the_handshake_that_does_not_come_is_a_504(clock: Ski
         await clock.skip(15.1)
         assert (await client.message()).status == 504
         await upstream.ended()
+
+
+async def test_a_websocket_is_counted_when_it_opens_and_while_it_is_open() -> None:
+    async with rig(log={"access": "all"}) as proxy, proxy.client() as client:
+        upstream = await upgraded(proxy, client)
+        tally = proxy.proxy.report().tenants[0].tally
+        assert (tally.requests, tally.at_once, tally.websockets, sum(tally.durations.counts)) == ({101: 1}, 0, 1, 1)
+        client.send(b"12345")
+        await upstream.read(5)
+        upstream.send(b"1234567")
+        await client.read(7)
+        assert (tally.websocket_received, tally.websocket_sent) == (5, 7)
+        assert proxy.records == []
+        client.close()
+        await upstream.rest()
+        upstream.close()
+        await proxy.clients_gone()
+        await until(lambda: bool(proxy.records))
+        assert (tally.requests, tally.websockets, sum(tally.durations.counts)) == ({101: 1}, 0, 1)
+        [told] = proxy.records
+        assert (told.status, told.received, told.sent) == (101, 5, 7)
 
 
 async def test_a_page_of_a_foreign_origin_opens_no_socket() -> None:

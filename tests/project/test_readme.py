@@ -364,11 +364,13 @@ def test_the_admin_endpoints_and_metrics_in_it_are_those_there_are(terminal: Ter
     }
     told = {(name, frozenset(inside.split(","))) for name, inside in metrics}
     assert labels < told
-    # One process without keys, without a policy that observes, and no limit met: there is nothing to count.
+    # One process without keys, a policy that observes, limits that were met, or WebSockets: nothing to count there.
     assert {name.removeprefix("genesys_auth_proxy_") for name, _ in told - labels} == {
         "caller_requests_total",
         "policy_observed_total",
         "rate_limited_total",
+        "websocket_bytes_total",
+        "websockets",
         "worker_starts_total",
         "workers",
     }
