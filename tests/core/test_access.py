@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import time
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proxy.core.access import (
@@ -365,6 +368,55 @@ def test_a_rule_is_for_its_method(method: bytes, expected: bool) -> None:
 def test_what_is_no_method_and_path_is_no_rule(text: str) -> None:
     with pytest.raises(ValueError, match="expected a method"):
         parse_rule(text)
+
+
+def plainly(path: str) -> re.Pattern[bytes]:
+    """What a rule's path means, as a plain regular expression, which takes for ever on some paths."""
+    pattern = re.sub(r"/\\\*\\\*(?=/|$)", r"(?:/.*)?", re.escape(path.lower()))
+    pattern = pattern.replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
+    return re.compile(pattern.encode() + rb"/?", re.DOTALL)
+
+
+pieces = st.sampled_from(["/", "*", "**", "/**", "/**/", "/*/", "a", "b", "ab", "/a", ".", "A"])
+short_rules = st.lists(pieces, max_size=7).map(lambda found: "/" + "".join(found))
+short_paths = st.lists(st.sampled_from([b"/", b"a", b"b", b"ab", b"/a", b"/b", b".", b"\n"]), max_size=9)
+
+
+@given(short_rules, short_paths.map(lambda found: b"/" + b"".join(found)))
+@example("/a**b*b/**", b"/ab/bb/x")
+@example("/**a*b", b"/a/ab/b")
+@example("/**/a*/**/b", b"/ab/a/b")
+@settings(max_examples=300)
+def test_a_rule_means_what_its_plain_regular_expression_means(rule: str, path: bytes) -> None:
+    assert parse_rule(f"GET {rule}").matches(b"GET", path) is (plainly(rule).fullmatch(path) is not None)
+
+
+@pytest.mark.parametrize(
+    "rule, opening, filling",
+    [
+        ("/api/v2/**/queues/**/users/**/skills", b"/api/v2", b"/queues/users"),
+        ("/api/v2/**/queues/**/users/**/skills", b"/api/v2" + b"/queues" * 40, b"/users"),
+        ("/**a**b**c", b"/", b"ab"),
+        ("/**a*b*c", b"/", b"ab"),
+        ("/*a*b*c", b"/", b"ab"),
+        ("/**/*a*b/c", b"/", b"ab"),
+        ("/**a*b", b"/", b"a"),
+    ],
+)
+def test_a_path_eight_times_as_long_takes_a_rule_no_more_than_eight_times_as_long(
+    rule: str, opening: bytes, filling: bytes
+) -> None:
+    matches = parse_rule(f"GET {rule}").matches
+
+    def seconds(times: int, length: int) -> float:
+        path = opening + filling * (length // len(filling)) + b"/!"
+        before = time.thread_time()
+        for _ in range(times):
+            assert not matches(b"GET", path)
+        return time.thread_time() - before
+
+    # Quadratic were 8 times as much, cubic 64 times.
+    assert min(seconds(1, 8000) for _ in range(5)) < 3 * min(seconds(8, 1000) for _ in range(5))
 
 
 def test_a_rule_keeps_its_text() -> None:
