@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
-from proxy.errors import UpstreamError, UpstreamSilent
+from proxy.errors import ClientClosed, UpstreamError, UpstreamSilent, UpstreamTimeout
 from proxy.forward.body import NO_BODY
 from proxy.forward.exchange import Exchange, head
 from proxy.wire.body import Body
@@ -60,7 +60,9 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
             if answer.status >= 200 or answer.status == 101:
                 break
             if answer.status != 100 or not body.go_ahead():
-                _relay_interim(exchange, answer)
+                await _relay_interim(exchange, answer)
+            if connection.loop.time() >= exchange.answer_due:
+                raise UpstreamTimeout("The upstream gave interim answers only, and no final one in time.")
         answered = True
         body.go_ahead()
         return answer
@@ -70,11 +72,20 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
             connection.abort()
 
 
-def _relay_interim(exchange: Exchange, answer: ResponseHead) -> None:
+async def _relay_interim(exchange: Exchange, answer: ResponseHead) -> None:
+    """Passes a 1xx on, at the pace at which the client takes them: an upstream may send any number.
+
+    :raises ClientClosed: the client takes none
+    """
     if exchange.minor == 0:
         return  # HTTP/1.0 knows no 1xx (RFC 9110 15.2)
+    client = exchange.client
     section = end_to_end_response(answer.fields, HOP_BY_HOP | {b"content-length"})
-    exchange.client.write(head(answer.status, answer.reason, section))
+    client.write(head(answer.status, answer.reason, section))
+    try:
+        await client.drain(min(exchange.answer_due, client.loop.time() + exchange.timing.idle_timeout))
+    except OSError:
+        raise ClientClosed("The client does not take the interim answers.") from None
 
 
 async def discard(upstream: Upstream, connection: UpstreamConnection, answer: ResponseHead, exchange: Exchange) -> None:

@@ -343,6 +343,36 @@ async def test_interim_answers_do_not_put_the_answer_off(clock: SkippingLoop) ->
         assert (await client.message()).status == 504
 
 
+HINTS = b"HTTP/1.1 103 Early Hints\r\nX: " + b"x" * 16_000 + b"\r\n\r\n"
+
+
+async def test_a_client_that_takes_no_interim_answers_makes_the_upstream_wait() -> None:
+    async with rig(api=Server(buffer=16384)) as proxy, proxy.client(buffer=16384) as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        assert await upstream.push(16 << 20, HINTS) < 4 << 20
+
+
+async def test_interim_answers_without_end_are_no_answer() -> None:
+    async with rig(limits={"request_timeout": 0.5}) as proxy, proxy.client() as client:
+        client.send(request())
+        upstream = await proxy.api.accept()
+        await upstream.message()
+
+        async def flood() -> None:
+            with contextlib.suppress(OSError):
+                while True:  # so many at once that the next is always there
+                    await upstream.send_all(HINTS * 32)
+
+        async with asyncio.TaskGroup() as meanwhile:
+            flooding = meanwhile.create_task(flood(), name="flood")
+            while (answer := await client.head()).status == 103:
+                pass
+            flooding.cancel()
+        assert answer.status == 504
+
+
 # --- no answer ---
 
 
