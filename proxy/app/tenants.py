@@ -14,7 +14,7 @@ from proxy.core.report import CallerTally, Tally, TenantReport
 from proxy.core.urls import BaseUrl
 from proxy.errors import UnknownTenant
 from proxy.forward.tenant import Rules, Tenant
-from proxy.oauth.clock import Clock
+from proxy.oauth.clock import Clock, elapsed
 from proxy.oauth.endpoint import GuestApi, TokenEndpoint
 from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
@@ -195,7 +195,10 @@ class Tenants:
             for url in (tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url)
         }
         tls, within, detours = self._endpoint.tls, settings.limits.connect_timeout, settings.upstream.detours
-        return {url: Upstream(url, tls, connect_timeout=within, proxy=detours.to(url.host, url.port)) for url in urls}
+        return {
+            url: Upstream(url, tls, connect_timeout=within, proxy=detours.to(url.host, url.port), clock=elapsed)
+            for url in urls
+        }
 
     def _tenant(self, tenant: TenantSettings, settings: Settings) -> Tenant:
         return Tenant(

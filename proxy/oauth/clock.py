@@ -20,9 +20,10 @@ def _elapsed_clock() -> Callable[[], float]:
     return partial(time.clock_gettime, clock_id)
 
 
-_elapsed = _elapsed_clock()
+elapsed = _elapsed_clock()
+"""Seconds from some moment on."""
 
 
 def system_clock() -> Instant:
     """Now."""
-    return Instant(_elapsed(), time.time())
+    return Instant(elapsed(), time.time())

@@ -6,6 +6,7 @@ import asyncio
 import math
 import socket
 import ssl
+import time
 from collections.abc import Callable
 
 from aiohappyeyeballs import start_connection
@@ -40,6 +41,7 @@ class UpstreamConnection(Stream):
     """A connection to an upstream, for one request at a time.
 
     :ivar idle: nobody uses it
+    :ivar idle_since: on the upstream's clock
     :ivar reused: it has carried an earlier request, so the upstream may be closing it just now
     :ivar watcher: called, once, when anything happens to it, instead of a coroutine that waits for that: bytes
         arrive, the upstream ends or is gone, or the deadline of ``expire_at`` has come
@@ -49,6 +51,7 @@ class UpstreamConnection(Stream):
         super().__init__(loop)
         self.reused = False
         self.idle = False
+        self.idle_since = 0.0
         self.watcher: Callable[[], None] | None = None
         self._upstream = upstream
         self._answering = False
@@ -150,10 +153,17 @@ class Upstream:
     :param tls: verifies it, where ``base`` is https
     :param connect_timeout: seconds for name, connection and TLS together
     :param proxy: that connections go through; None for the direct way
+    :param clock: seconds; it goes on while the machine sleeps, as the loop's may not
     """
 
     def __init__(
-        self, base: BaseUrl, tls: ssl.SSLContext, *, connect_timeout: float, proxy: ForwardProxy | None = None
+        self,
+        base: BaseUrl,
+        tls: ssl.SSLContext,
+        *,
+        connect_timeout: float,
+        proxy: ForwardProxy | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.base = base
         self.version_and_host = b" HTTP/1.1\r\nHost: %b\r\n" % base.authority.encode("ascii")
@@ -161,6 +171,7 @@ class Upstream:
         self._tls = tls if base.tls else None
         self._proxy = proxy
         self._connect_timeout = connect_timeout
+        self._clock = clock
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
         self._closed = False
@@ -172,12 +183,15 @@ class Upstream:
 
     def reuse(self) -> UpstreamConnection | None:
         """A connection that is open and unused, the one used last; None if there is none."""
+        too_old = self._clock() - LONGEST_IDLE if self._idle else 0.0
         while self._idle:
             connection = self._idle.pop()
             connection.idle = False
             connection.expire_at(math.inf)
             if not (connection.ended or connection.buffer or connection.transport.is_closing()):
-                return connection
+                if connection.idle_since > too_old:
+                    return connection
+                connection.close()  # the machine slept: nobody may be there any more, and nobody would say so
         return None
 
     async def connect(self, patience: float) -> UpstreamConnection:
@@ -232,6 +246,7 @@ class Upstream:
             connection.close()
         else:
             connection.reused = connection.idle = True
+            connection.idle_since = self._clock()
             connection.resume()
             connection.expire_at(connection.loop.time() + LONGEST_IDLE)
             self._idle.append(connection)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import math
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -198,6 +199,21 @@ async def test_a_released_connection_is_used_again_and_the_last_one_first() -> N
         assert [first.reused, second.reused] == [True, True]
         for connection in first, second:
             connection.abort()
+        await forgotten(upstream)
+
+
+async def test_a_connection_that_was_unused_while_the_machine_slept_is_not_used_again() -> None:
+    asleep = 0.0
+    async with Server() as server:
+        base, tls = parse_base_url(f"http://127.0.0.1:{server.port}"), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        upstream = Upstream(base, tls, connect_timeout=5, clock=lambda: time.monotonic() + asleep)
+        connection = await upstream.connect(5)
+        upstream.release(connection)
+        asleep = LONGEST_IDLE - 5
+        assert upstream.reuse() is connection
+        upstream.release(connection)
+        asleep += LONGEST_IDLE
+        assert upstream.reuse() is None
         await forgotten(upstream)
 
 
