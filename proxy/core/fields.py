@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from itertools import compress
 
@@ -33,6 +34,11 @@ UNTOUCHABLE = frozenset({b"content-length"})
 """What ``Connection`` can't take away: without it the body would be read as the next message."""
 
 
+_LEADING = frozenset({b"location", b"content-location", b"set-cookie"})
+
+_LOCATION = re.compile(rb"((?:content-)?location:[ \t]*)(?=/(?!/))", re.IGNORECASE)
+_COOKIE_PATH = re.compile(rb"(;[ \t]*path[ \t]*=[ \t]*)(?=/)", re.IGNORECASE)
+
 _NOTHING: frozenset[bytes] = frozenset()
 
 
@@ -47,9 +53,10 @@ class Shape:
     :ivar at: where each name's line is, its last where there are several
     :ivar repeated: a name has several lines
     :ivar here: the names that no request takes further
+    :ivar leads: some name tells a client where to go next, or where to show a cookie
     """
 
-    __slots__ = ("_passing", "at", "here", "names", "repeated", "starts")
+    __slots__ = ("_passing", "at", "here", "leads", "names", "repeated", "starts")
 
     def __init__(self, names: tuple[bytes, ...]) -> None:
         self.names = tuple(name.lower() for name in names)
@@ -57,6 +64,7 @@ class Shape:
         self.at = {name: number for number, name in enumerate(self.names)}
         self.repeated = len(self.at) != len(self.names)
         self.here = frozenset(name for name in self.at if _stays_here(name))
+        self.leads = not _LEADING.isdisjoint(self.at)
         self._passing: dict[frozenset[bytes], tuple[bool, ...]] = {}
 
     def fits(self, lines: list[bytes]) -> bool:
@@ -157,6 +165,24 @@ def end_to_end_response(fields: Fields, dropped: frozenset[bytes] = HOP_BY_HOP) 
     if named <= dropped:
         return _section(fields, shape.passing(dropped))
     return _section(fields, shape.without(dropped | named))
+
+
+def below(prefix: bytes, fields: Fields) -> Fields:
+    """An answer's fields with the paths that they name for the client put below ``prefix``.
+
+    The upstream knows nothing of what stood before the path that it was asked for. A relative ``Location``,
+    ``Content-Location`` (RFC 9110 8.7, 10.2.2) or path of a cookie (RFC 6265 4.1.2.4) would lead the client, and
+    what it says there, to another tenant. Whole URLs lead elsewhere on purpose.
+    """
+    lines = [_below(prefix, name, line) for name, line in zip(fields.shape.names, fields.lines, strict=True)]
+    return Fields(b"".join(line + b"\r\n" for line in lines), lines, fields.shape)
+
+
+def _below(prefix: bytes, name: bytes, line: bytes) -> bytes:
+    if name == b"set-cookie":
+        return _COOKIE_PATH.sub(lambda path: path[1] + prefix, line)
+    found = _LOCATION.match(line)
+    return line if found is None else found[1] + prefix + line[found.end() :]
 
 
 def _section(fields: Fields, passing: tuple[bool, ...]) -> bytes:

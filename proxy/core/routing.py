@@ -62,6 +62,12 @@ class Target(NamedTuple):
     usual: bool = False
     """It is plainly the API's: a path that every server reads alike, and not a guest's."""
 
+    @property
+    def prefix(self) -> bytes:
+        """What stood before ``rest``, the authority left out."""
+        key = b"" if self.key is None else b"/k/" + self.key
+        return key if self.tenant is None else key + b"/t/" + self.tenant
+
 
 def split(method: bytes, target: bytes) -> Target:
     """The parts of a target in origin, absolute or asterisk form.

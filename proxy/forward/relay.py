@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from proxy.core import access
-from proxy.core.fields import HOP_BY_HOP, end_to_end_response, options
+from proxy.core import access, routing
+from proxy.core.fields import HOP_BY_HOP, below, end_to_end_response, options
 from proxy.core.report import Tally
 from proxy.errors import ClientClosed, UpstreamProtocolError
 from proxy.forward.exchange import VIA, WEBSOCKET, Exchange, head
@@ -102,7 +102,10 @@ def _section(exchange: Exchange, answer: ResponseHead, length: int) -> bytes:
         ours += WEBSOCKET  # says to what, and that passes here (RFC 9110 15.5.22)
     if exchange.origin is not None:
         dropped |= access.CORS_FIELDS
-    section = end_to_end_response(answer.fields, dropped) + ours
+    fields = answer.fields
+    if fields.shape.leads and (prefix := routing.split(exchange.method, exchange.head.target).prefix):
+        fields = below(prefix, fields)
+    section = end_to_end_response(fields, dropped) + ours
     if (length < 0 and exchange.minor == 1) or (exchange.method == b"HEAD" and _would_be_chunked(exchange, answer)):
         section += b"Transfer-Encoding: chunked\r\n"
     elif length < 0:

@@ -14,6 +14,7 @@ from proxy.core.fields import (
     Fields,
     Shape,
     authorize,
+    below,
     end_to_end_request,
     end_to_end_response,
     options,
@@ -256,3 +257,34 @@ def test_no_message_makes_its_shape_remember_what_its_connection_names(pass_on: 
         lines = [b"A: 1", b"B: 2", b"Connection: " + named]
         assert pass_on(Fields(b"".join(line + b"\r\n" for line in lines), lines, shape)) == left
     assert not shape._passing
+
+
+# --- what an answer names for the client ---
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"Location: /api/v2/x?a=/b", b"Location: /t/acme/api/v2/x?a=/b"),
+        (b"location:/", b"location:/t/acme/"),
+        (b"Content-Location: \t/x", b"Content-Location: \t/t/acme/x"),
+        (b"Set-Cookie: a=b; Path=/; Secure", b"Set-Cookie: a=b; Path=/t/acme/; Secure"),
+        (b"set-cookie: a=b;path = /x;PATH=/", b"set-cookie: a=b;path = /t/acme/x;PATH=/t/acme/"),
+    ],
+)
+def test_a_path_that_an_answer_names_is_put_below_the_prefix(line: bytes, expected: bytes) -> None:
+    changed = below(b"/t/acme", fields(b"A: /1", line, b"B: 2"))
+    assert changed.lines == [b"A: /1", expected, b"B: 2"]
+    assert changed.block == b"A: /1\r\n" + expected + b"\r\nB: 2\r\n"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Location: https://files.example/x", b"Location: //files.example/x", b"Location: x", b"Location: ?a=/b",
+        b"Location:", b"X-Location: /x", b"X: Location: /x", b"Link: </x>", b"Set-Cookie: a=b", b"Set-Cookie: path=/x",
+        b"Set-Cookie: a=b; Domain=x; HttpOnly", b"Set-Cookie: a=; path/; xpath=/", b"Cookie: a=b; Path=/",
+    ],
+)  # fmt: skip
+def test_all_else_stays_as_it_came(line: bytes) -> None:
+    assert below(b"/t/acme", fields(line)).lines == [line]

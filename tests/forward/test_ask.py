@@ -351,7 +351,7 @@ async def test_a_client_that_takes_no_interim_answers_makes_the_upstream_wait() 
         client.send(request())
         upstream = await proxy.api.accept()
         await upstream.message()
-        assert await upstream.push(16 << 20, HINTS) < 4 << 20
+        assert await upstream.push(32 << 20, HINTS) < 16 << 20
 
 
 async def test_interim_answers_without_end_are_no_answer() -> None:

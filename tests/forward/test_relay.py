@@ -395,6 +395,42 @@ async def test_a_redirect_is_passed_on_and_never_followed(status: int) -> None:
         assert proxy.api.connections == 1
 
 
+TWO = {"acme": {}, "globex": {"client_id": "another"}}
+
+
+@pytest.mark.parametrize("shortcut", [False, True])  # which takes a request where a connection is kept
+async def test_a_relative_redirect_leads_to_the_same_tenant(shortcut: bool) -> None:
+    async with rig(tenants=TWO, routing={"default_tenant": "acme"}) as proxy, proxy.client() as client:
+        asked = request("GET", "/t/globex/api/v2/x")
+        _, _, upstream = await proxy.exchange(client, asked)
+        if not shortcut:
+            upstream.close()
+        client.send(asked)
+        upstream = upstream if shortcut else await proxy.api.accept()
+        first = await upstream.message()
+        upstream.send(answer(307, "Location: /api/v2/other?a=1", "Set-Cookie: session=1; Path=/"))
+        got = await client.message()
+        assert got.get(b"Set-Cookie") == b"session=1; Path=/t/globex/"
+        client.send(request("GET", (got.get(b"Location") or b"").decode()))
+        second = await upstream.message()
+        assert second.start == b"GET /api/v2/other?a=1 HTTP/1.1"
+        assert second.get(b"Authorization") == first.get(b"Authorization")
+
+
+async def test_a_relative_redirect_keeps_the_callers_key() -> None:
+    access = {"caller_keys": ["key-key-key-key-key"]}
+    async with rig(access=access) as proxy, proxy.client() as client:
+        asked = request("GET", "/k/key-key-key-key-key/t/acme/api/v2/x")
+        _, got, _ = await proxy.exchange(client, asked, answer(302, "Location: /y"))
+        assert got.get(b"Location") == b"/k/key-key-key-key-key/t/acme/y"
+
+
+async def test_a_redirect_of_a_request_without_a_prefix_stays_as_it_is() -> None:
+    async with rig(routing={"default_tenant": "acme"}) as proxy, proxy.client() as client:
+        _, got, _ = await proxy.exchange(client, request("GET", "/api/v2/x"), answer(302, "Location: /y"))
+        assert got.get(b"Location") == b"/y"
+
+
 # --- early answers ---
 
 
