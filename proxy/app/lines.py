@@ -132,6 +132,10 @@ class RemoteLine:
             outcome = await self._own.next(rejected=wish.rejected)  # it is news to that line alone
         return outcome
 
+    def forget(self) -> None:
+        """Drops from memory what can be had again."""
+        self._had = None
+
     @property
     def unsaved(self) -> bool:
         """It holds a refresh token that is not stored yet."""
@@ -150,6 +154,7 @@ class _Shared:
         self.line = line
         self.asked = asked
         self._newest: Obtained | None = None
+        self._forgetting: asyncio.TimerHandle | None = None
         self._flight: asyncio.Task[Obtained | Refuse] | None = None
 
     @property
@@ -175,10 +180,24 @@ class _Shared:
             self._flight = None
         if isinstance(outcome, Obtained):
             self._newest = outcome
+            self._forget_after(outcome.lifetime)
         return outcome
+
+    def _forget_after(self, seconds: float) -> None:
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+        self._forgetting = asyncio.get_running_loop().call_later(seconds, self._forget)
+
+    def _forget(self) -> None:
+        """Drops an expired token of a tenant whom no process calls; its refresh token is in the store."""
+        self._newest = self._forgetting = None
+        if self._flight is None:
+            self.line.forget()
 
     async def close(self) -> None:
         """Waits for a request under way, whose answer may hold the only refresh token there is."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
         if self._flight is not None:
             await asyncio.wait({self._flight})
         await self.line.close()

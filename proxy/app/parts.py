@@ -6,6 +6,7 @@ import logging
 import ssl
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 
 from proxy.core import access
 from proxy.core.grants import Client, Code
@@ -180,8 +181,9 @@ def limits(settings: Settings) -> Limits:
 
 def policy(tenant: TenantSettings) -> access.Policy:
     """What a tenant's callers may ask for."""
-    return access.Policy(
-        tuple(access.parse_rule(rule) for rule in tenant.allow),
-        tuple(access.parse_rule(rule) for rule in tenant.deny),
-        observe=tenant.policy == "observe",
-    )
+    return _policy(tuple(tenant.allow), tuple(tenant.deny), observe=tenant.policy == "observe")
+
+
+@lru_cache(maxsize=256)  # thousands of tenants have the same
+def _policy(allow: tuple[str, ...], deny: tuple[str, ...], *, observe: bool) -> access.Policy:
+    return access.Policy(tuple(map(access.parse_rule, allow)), tuple(map(access.parse_rule, deny)), observe)

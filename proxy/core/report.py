@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -79,8 +78,8 @@ class Tally:
     rate_limit: tuple[bytes, bytes, bytes, float] | None = None
     """What the upstream last said of this token's limit, as it came: ``inin-ratelimit-allowed``, ``-count`` and
     ``-reset``, and when, as a Unix time. ``headroom`` reads it."""
-    history: deque[Happening] = field(default_factory=lambda: deque(maxlen=HISTORY))
-    """What happened last to the tenant's token, oldest first."""
+    history: tuple[Happening, ...] = ()
+    """What happened last to the tenant's token, oldest first; at most ``HISTORY``."""
 
     def count_replay(self, outcome: str, at: float) -> None:
         """Counts a 401 by what became of it.
@@ -88,7 +87,7 @@ class Tally:
         :param at: Unix time
         """
         self.replays[outcome] = self.replays.get(outcome, 0) + 1
-        self.history.append(Happening(at, "replay", outcome))
+        self._note(Happening(at, "replay", outcome))
 
     def count_limited(self, outcome: str) -> None:
         """Counts a 429 by what became of it."""
@@ -101,7 +100,10 @@ class Tally:
         """
         self.token_requests[grant, outcome] = self.token_requests.get((grant, outcome), 0) + 1
         self.refreshes.observe(seconds)
-        self.history.append(Happening(at, "token", outcome))
+        self._note(Happening(at, "token", outcome))
+
+    def _note(self, happening: Happening) -> None:
+        self.history = (*self.history, happening)[-HISTORY:]
 
 
 class Headroom(NamedTuple):

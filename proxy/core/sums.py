@@ -6,7 +6,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from proxy.core.report import CallerTally, Happening, Headroom, Histogram, ProxyReport, Tally, TenantReport, TokenState
+from proxy.core.report import (
+    HISTORY,
+    CallerTally,
+    Happening,
+    Headroom,
+    Histogram,
+    ProxyReport,
+    Tally,
+    TenantReport,
+    TokenState,
+)
 
 K = TypeVar("K")
 
@@ -106,7 +116,7 @@ def tally_of(tallies: Iterable[Tally]) -> Tally:
         total.websocket_sent += tally.websocket_sent
         total.observed += tally.observed
         history += tally.history
-    total.history.extend(sorted(history))
+    total.history = tuple(sorted(history)[-HISTORY:])
     return total
 
 

@@ -14,6 +14,9 @@ UNKNOWN_LIFETIME = 300.0
 LONGEST_LIFETIME = 172_800.0
 """Seconds; Genesys Cloud issues none longer, so a larger number is a mistake and is cut to this."""
 
+ROUNDING = 1e-3
+"""Seconds, more than the sums of times here are off by."""
+
 LEEWAY = 5.0
 """Seconds before expiry at which a token is no longer sent: it must still be valid when it arrives."""
 
@@ -45,9 +48,16 @@ class Token:
     leeway: float = field(init=False)
     """See the function of this name."""
 
+    fresh_elapsed: float = field(init=False, repr=False)
+    fresh_wall: float = field(init=False, repr=False)
+    """Before these times of the two clocks it is surely FRESH, and most requests come before: nothing is computed."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "credential", b"Bearer " + self.access_token.encode("ascii"))
         object.__setattr__(self, "leeway", leeway(self.lifetime))
+        fresh = self.lifetime - max(self.ahead, self.leeway) - ROUNDING
+        object.__setattr__(self, "fresh_elapsed", self.obtained.elapsed + fresh)
+        object.__setattr__(self, "fresh_wall", self.obtained.wall + fresh)
 
 
 def leeway(lifetime: float) -> float:
@@ -78,6 +88,8 @@ def state(token: Token | None, now: Instant) -> TokenState:
     """What can be done with the token now: FRESH, use; STALE, use and refresh; EXPIRED or NONE, wait for another."""
     if token is None:
         return TokenState.NONE
+    if now.elapsed < token.fresh_elapsed and now.wall < token.fresh_wall:
+        return TokenState.FRESH
     left = token.lifetime - passed(token.obtained, now)
     if left <= token.leeway:
         return TokenState.EXPIRED

@@ -131,7 +131,10 @@ class Keeper:
         if source not in self._keep_warm or source in self._busy:
             return
         if not (self._keep_warm[source] or source.used):
-            return  # its next token brings it back; a caller who comes before has it refreshed
+            # A caller who comes before the token expires has it refreshed, and so brings the source back.
+            if (left := source.forget()) is not None:
+                self._note(source, now.elapsed + max(SHORTEST_NAP, left))
+            return
         if (due := source.due(now)) > 0:
             # Somebody else refreshed it since.
             self._note(source, now.elapsed + due)

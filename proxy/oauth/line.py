@@ -152,6 +152,12 @@ class Line:
             message = f"Tenant {self.client.tenant}: its refresh token can't be used without the store. {error}"
             return Refuse(TokenUnavailable(message, error="store_unavailable"), STORE_PAUSE)
 
+    def forget(self) -> None:
+        """Drops from memory what the store has; for when nobody asks."""
+        self._access = None
+        self._watched = (None, 0.0)
+        self._shelf.forget()
+
     @property
     def unsaved(self) -> bool:
         """It holds a refresh token that is not stored yet."""

@@ -80,6 +80,11 @@ class Shelf:
         """A time of the elapsed clock by the store's."""
         return self._lead + elapsed
 
+    def forget(self) -> None:
+        """Drops from memory what the store has."""
+        if self._unsaved is None:
+            self._known = Record()
+
     # --- one turn: look, write the lease, keep the outcome ---
 
     async def look(self) -> Reading:

@@ -47,6 +47,9 @@ class Supply(Protocol):
         :param rejected: the upstream refused the last
         """
 
+    def forget(self) -> None:
+        """Drops from memory what can be had again; for when nobody asks."""
+
     @property
     def unsaved(self) -> bool:
         """It holds a refresh token that is not stored yet."""
@@ -84,6 +87,26 @@ class TokenSource:
 
     :param supply: makes what its tokens come from, which tells of its token requests
     """
+
+    # Thousands of tenants: what a request touches lies together.
+    __slots__ = (
+        "_clock",
+        "_closed",
+        "_cooling_until",
+        "_doubted_until",
+        "_failure",
+        "_flight",
+        "_jitter",
+        "_observe",
+        "_refresh_ahead",
+        "_refused",
+        "_sleep",
+        "_supply",
+        "_token",
+        "renewed",
+        "tallies",
+        "used",
+    )
 
     def __init__(
         self,
@@ -265,6 +288,17 @@ class TokenSource:
         wait = 0.0 if token is None else max(0.0, tokens.remaining(token, now) - token.ahead)
         pause = 0.0 if self._failure is None else max(0.0, self._failure.until - now.elapsed)
         return max(wait, pause)
+
+    def forget(self) -> float | None:
+        """Drops an expired token from memory; seconds until that is worth a try, None where nothing is left to drop."""
+        if self._flight is not None:
+            return None  # its end brings another
+        token = self._token or self._refused
+        if token is not None and (left := tokens.remaining(token, self._clock())) > 0:
+            return left
+        self._token = self._refused = None
+        self._supply.forget()
+        return None
 
     def forgive(self) -> None:
         """Forgets failures and refusals, so that the next caller asks at once (a reload, an operator's button)."""

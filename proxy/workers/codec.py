@@ -7,14 +7,12 @@ import io
 import pickle
 import types
 import typing
-from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from functools import cache
 from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
-from proxy.core.report import HISTORY
 from proxy.core.secret import Secret
 from proxy.settings import Settings
 
@@ -31,7 +29,7 @@ def pack(value: object) -> Any:
             return value.decode("latin-1")
         case Mapping():
             return [[pack(key), pack(inner)] for key, inner in value.items()]
-        case list() | tuple() | deque():
+        case list() | tuple():
             return [pack(inner) for inner in value]
         case _ if dataclasses.is_dataclass(value):
             return [pack(getattr(value, name)) for name in _names(cast(Hashable, type(value)))]
@@ -67,9 +65,6 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if origin is tuple:
         items = tuple(map(_reader, arguments))
         return lambda value: tuple(read(inner) for read, inner in zip(items, value, strict=True))
-    if origin is deque:
-        item = _reader(arguments[0])
-        return lambda value: deque(map(item, value), maxlen=HISTORY)
     if isinstance(kind, type) and issubclass(kind, tuple):  # a NamedTuple
         members = tuple(_reader(hint) for hint in typing.get_type_hints(kind).values())
         return lambda value: kind(*(read(inner) for read, inner in zip(members, value, strict=True)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from dataclasses import replace
 
 from proxy.core.report import (
@@ -69,7 +68,7 @@ def busy() -> Tally:
         limited={"passed_on": 4, "waited": 5},
         token_requests={("client_credentials", "ok"): 2, ("refresh_token", "invalid_grant"): 1},
         rate_limit=(b"300", b"9", b"42", NOW),
-        history=deque([Happening(NOW - 60, "token", "ok"), Happening(NOW - 5, "replay", "accepted")]),
+        history=(Happening(NOW - 60, "token", "ok"), Happening(NOW - 5, "replay", "accepted")),
     )
     for seconds in (0.002, 0.2, 0.25, 20.0):
         tally.durations.observe(seconds)

@@ -136,9 +136,11 @@ async def test_it_follows_what_happens(screen: Screen) -> None:
     await expect(screen.page.locator("#state")).to_have_text("ready")
     tally = Tally(requests={200: 1200, 502: 3}, replays={"accepted": 5, "refused": 1})
     tally.durations.observe(0.02)
-    tally.history.append(Happening(time.time() - 600, "token", "ok"))
-    tally.history.append(Happening(time.time() - 60, "replay", "accepted"))
-    tally.history.append(Happening(time.time() - 7200, "token", "invalid_client"))
+    tally.history = (
+        Happening(time.time() - 600, "token", "ok"),
+        Happening(time.time() - 60, "replay", "accepted"),
+        Happening(time.time() - 7200, "token", "invalid_client"),
+    )
     screen.control.shown = report(living(tally=tally), living("new"))
     await expect(screen.page.locator("#rows .row")).to_have_count(2)
     await expect(screen.page.locator("#requests-hint")).to_have_text("1,203 requests since the start, 3 × 5xx")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import fields, replace
 
 from proxy.core.report import HISTORY, CallerTally, Happening, Headroom, ProxyReport, Tally, TenantReport, TokenState
@@ -20,7 +19,7 @@ def tally(count: int = 0) -> Tally:
         websockets=count,
         websocket_received=count,
         websocket_sent=count,
-        history=deque([Happening(float(count), "token", "ok")], maxlen=HISTORY),
+        history=(Happening(float(count), "token", "ok"),),
     )
     for _ in range(count):
         made.durations.observe(0.1)
@@ -77,8 +76,8 @@ def test_every_kind_of_count_is_added() -> None:
 
 def test_what_happened_is_told_in_its_order_and_only_the_last_of_it() -> None:
     early, late = tally(), tally()
-    early.history = deque((Happening(float(at), "token", "ok") for at in range(0, 2 * HISTORY, 2)), maxlen=HISTORY)
-    late.history = deque((Happening(float(at), "token", "ok") for at in range(1, 2 * HISTORY, 2)), maxlen=HISTORY)
+    early.history = tuple(Happening(float(at), "token", "ok") for at in range(0, 2 * HISTORY, 2))
+    late.history = tuple(Happening(float(at), "token", "ok") for at in range(1, 2 * HISTORY, 2))
     told = [happening.at for happening in tally_of([late, early]).history]
     assert told == [float(at) for at in range(HISTORY, 2 * HISTORY)]
 

@@ -384,11 +384,13 @@ async def test_after_a_pause_that_only_the_wall_clock_saw_tokens_are_refreshed_s
 class Defect(TokenSource):
     """A source that is broken, once."""
 
+    __slots__ = ()
+
     broken = True
 
     def due(self, now: Instant) -> float:
         if self.broken:
-            self.broken = False
+            Defect.broken = False
             raise RuntimeError("broken")
         return super().due(now)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,22 @@ async def test_a_token_that_has_expired_is_no_news(tmp_path: Path) -> None:
     world = World(tmp_path, "acme")
     assert await token(world.worker()) == "access-1"
     await asyncio.sleep(LIFETIME)
+    assert await token(world.worker()) == "access-2"
+
+
+@in_virtual_time
+async def test_a_token_that_has_expired_is_held_no_longer(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+
+    def held() -> int:
+        gc.collect()
+        return sum(isinstance(each, Obtained) for each in gc.get_objects())
+
+    before = held()
+    await token(world.worker())
+    assert held() - before == 1
+    await asyncio.sleep(LIFETIME + 1)
+    assert held() == before
     assert await token(world.worker()) == "access-2"
 
 
