@@ -131,6 +131,16 @@ def _install_npm_packages() -> None:
     (JAVASCRIPT / "node_modules" / ".lock-sha256").write_text(_lock_digest())
 
 
+def _mount_missing() -> str | None:
+    """File systems are mounted by root, and not in every container."""
+    if find("unshare") is None or find("mount") is None:
+        return "mount and unshare are not installed (Debian: apt-get install mount util-linux)"
+    with tempfile.TemporaryDirectory() as folder:
+        tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder]
+        ran = subprocess.run(tried, capture_output=True, timeout=30)
+    return None if ran.returncode == 0 else "file systems can't be mounted here; run as root"
+
+
 def _package_index_missing() -> str | None:
     """One small package of the lock tells whether pip reaches a package index, however pip is configured."""
     lock = (ROOT / "requirements-build.lock").read_text()
@@ -151,6 +161,7 @@ NEEDS: dict[str, Need] = {
     "node": Need(_node_missing, _debian("nodejs", "npm")),
     "javascript-sdk": Need(_npm_packages_missing, _install_npm_packages),  # after node: npm installs it
     "oidc-provider": Need(_npm_packages_missing, _install_npm_packages),
+    "mount": Need(_mount_missing),
     "promtool": Need(_promtool_missing, _debian("prometheus")),
     "redis-server": _program("redis-server"),
     "package-index": Need(_package_index_missing),

@@ -77,6 +77,10 @@ class RunningProxy:
         self._output = output
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def resident(self) -> int:
         """Bytes of its memory that are in use now; on Linux only."""
         return self._memory("VmRSS")
