@@ -10,7 +10,7 @@ another meaning. Durations and ages are seconds, times are Unix times, null mean
     listening            [URL]
     connections          client, upstream
     refused              {status code: count} of answers to requests that belong to no tenant
-    callers              [{name, requests, under_way}], of those who show a key, by its name
+    callers              [{name, requests, under_way, websockets}], of those who show a key, by its name
     workers              [{number, pid, started}] of several processes that serve the port: pid is null while
                          there is none, started says how many there have been; [] for one process
     tenants              [tenant], in the report's order
@@ -32,6 +32,7 @@ and a tenant::
     rate_limit_allowed   requests in a minute
     requests             {status code: count}
     under_way            requests not answered yet
+    websockets           open now
     observed             requests that its policy would refuse, if it did not only observe
     replays              {outcome: count}
     token_requests       [{grant, outcome, count}]
@@ -62,7 +63,12 @@ def status(report: ProxyReport) -> Iterator[bytes]:
         "connections": {"client": report.client_connections, "upstream": report.upstream_connections},
         "refused": _by_code(report.refused),
         "callers": [
-            {"name": name, "requests": _by_code(tally.requests), "under_way": tally.at_once}
+            {
+                "name": name,
+                "requests": _by_code(tally.requests),
+                "under_way": tally.at_once,
+                "websockets": tally.websockets,
+            }
             for name, tally in report.callers.items()
         ],
         "workers": [{"number": each.number, "pid": each.pid, "started": each.started} for each in report.workers],
@@ -94,6 +100,7 @@ def tenant_status(tenant: TenantReport) -> dict[str, object]:
         "rate_limit_allowed": None if tenant.headroom is None else tenant.headroom.allowed,
         "requests": _by_code(tally.requests),
         "under_way": tally.at_once,
+        "websockets": tally.websockets,
         "observed": tally.observed,
         "replays": dict(tally.replays),
         "token_requests": [

@@ -156,11 +156,12 @@ class Tenants:
     def _keys(self, settings: Settings) -> list[tuple[str, access.Caller]]:
         keys = settings.access.caller_keys
         self.callers = {key.name: self.callers.get(key.name) or CallerTally() for key in keys}
-        most = settings.limits.max_requests_per_caller
+        limits = settings.limits
+        most = limits.max_requests_per_caller, limits.max_websockets_per_caller
 
         def caller(key: CallerKeySettings) -> access.Caller:
             tenants = None if key.tenants is None else frozenset(name.encode("ascii") for name in key.tenants)
-            return access.Caller(key.name, self.callers[key.name], most, tenants)
+            return access.Caller(key.name, self.callers[key.name], *most, tenants)
 
         return [(key.key.reveal(), caller(key)) for key in keys]
 

@@ -39,6 +39,8 @@ class Caller:
     tally: CallerTally
     most_at_once: int
     """Requests under way at the same time."""
+    most_websockets: int
+    """Open at the same time."""
     tenants: frozenset[bytes] | None = None
     """The only ones that they may use; None for all."""
 

@@ -136,7 +136,9 @@ class CallerTally:
     requests: dict[int, int] = field(default_factory=dict)
     """Answers by status code, ours and the upstream's."""
     at_once: int = 0
-    """Requests under way now."""
+    """Requests under way now; a WebSocket is none once it is open."""
+    websockets: int = 0
+    """Open now."""
 
 
 class RequestRecord(NamedTuple):

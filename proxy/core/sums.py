@@ -65,6 +65,7 @@ def program_of(
             total = callers.setdefault(name, CallerTally())
             _add(total.requests, caller.requests)
             total.at_once += caller.at_once
+            total.websockets += caller.websockets
         for tenant in report.tenants:
             if tenant.name in seen:
                 seen[tenant.name].append(tenant)

@@ -171,6 +171,8 @@ class Exchange:
         if caller is not None:
             if caller.tally.at_once >= caller.most_at_once:
                 raise TooBusy("This caller has as many requests under way as limits.max_requests_per_caller.")
+            if self.websocket and caller.tally.websockets >= caller.most_websockets:
+                raise TooBusy("This caller has as many WebSockets open as limits.max_websockets_per_caller.")
             caller.tally.at_once += 1
         tenant.tally.at_once += 1
         self.under_way = True

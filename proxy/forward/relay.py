@@ -6,7 +6,7 @@ import time
 
 from proxy.core import access, routing
 from proxy.core.fields import HOP_BY_HOP, below, end_to_end_response, options
-from proxy.core.report import Tally
+from proxy.core.report import CallerTally, Tally
 from proxy.errors import ClientClosed, UpstreamProtocolError
 from proxy.forward.exchange import VIA, WEBSOCKET, Exchange, head
 from proxy.forward.rescue import proxy_status
@@ -201,8 +201,11 @@ async def _tunnel(exchange: Exchange, connection: UpstreamConnection, tally: Tal
     exchange.client.farewell = tunnel.go_away
     if exchange.client.draining:
         tunnel.go_away()
-    tally.websockets += 1
+    counts: list[Tally | CallerTally] = [tally] if exchange.caller is None else [tally, exchange.caller.tally]
+    for each in counts:
+        each.websockets += 1
     try:
         await tunnel.run()
     finally:
-        tally.websockets -= 1
+        for each in counts:
+            each.websockets -= 1

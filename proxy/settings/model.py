@@ -217,6 +217,11 @@ class LimitsSettings(Section):
         description="Requests of one caller, by the name of its key, under way at the same time; one more is answered "
         "503 at once.",
     )
+    max_websockets_per_caller: Count = Field(
+        default=5000,
+        description="WebSockets of one caller, by the name of its key, open at the same time; one more is answered 503 "
+        "at once.",
+    )
 
 
 class UpstreamSettings(Section):

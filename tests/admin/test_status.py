@@ -24,7 +24,7 @@ def test_the_document_tells_everything_under_stable_names() -> None:
         "listening": ["http://127.0.0.1:8080"],
         "connections": {"client": 3, "upstream": 2},
         "refused": {"403": 4},
-        "callers": [{"name": "web", "requests": {"200": 5, "503": 1}, "under_way": 2}],
+        "callers": [{"name": "web", "requests": {"200": 5, "503": 1}, "under_way": 2, "websockets": 0}],
         "workers": [{"number": 1, "pid": 4711, "started": 1}, {"number": 2, "pid": None, "started": 3}],
         "tenants": [
             {
@@ -41,8 +41,9 @@ def test_the_document_tells_everything_under_stable_names() -> None:
                 "retry_in": None,
                 "rate_limit_remaining": 291,
                 "rate_limit_allowed": 300,
-                "requests": {"200": 7, "401": 1},
+                "requests": {"200": 7, "401": 1, "101": 6},
                 "under_way": 3,
+                "websockets": 2,
                 "observed": 2,
                 "replays": {"accepted": 1},
                 "token_requests": [

@@ -36,8 +36,8 @@ KEY = "0123456789abcdef"
 OTHER_KEY = "fedcba9876543210"
 
 RULES = callers("192.0.2.7", ["Proxy.Example"], ["https://Chat.example.com"], [])
-WEB = Caller("web", CallerTally(), 10)
-OTHERS = Caller("", CallerTally(), 10, frozenset({b"acme", b"globex"}))
+WEB = Caller("web", CallerTally(), 10, 10)
+OTHERS = Caller("", CallerTally(), 10, 10, frozenset({b"acme", b"globex"}))
 KEYED = callers("127.0.0.1", [], [], [(KEY, WEB), (OTHER_KEY, OTHERS)])
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.forward.test_upgrade import upgraded
+from tests.forward.test_upgrade import handshake, upgraded
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer
 from tests.support.rig import OK, Rig, answer, chunked, request, rig
@@ -110,6 +110,26 @@ async def test_an_open_websocket_takes_no_place() -> None:
         talking.reset()
         await until(lambda: proxy.client_connections == 1)
         assert proxy.proxy.report().tenants[0].tally.at_once == 0
+
+
+async def test_a_caller_with_as_many_websockets_as_it_may_have_leaves_room_for_others() -> None:
+    keys = [{"key": WEB, "name": "web"}, {"key": BATCH, "name": "batch"}]
+    async with (
+        rig(access={"caller_keys": keys}, limits={"max_websockets_per_caller": 1}) as proxy,
+        proxy.client() as talking,
+        proxy.client() as client,
+    ):
+        await upgraded(proxy, talking, f"X-Proxy-Key: {BATCH}")
+        callers = proxy.proxy.report().callers
+        assert {name: tally.websockets for name, tally in callers.items()} == {"batch": 1, "web": 0}
+        await refused(client, handshake(f"X-Proxy-Key: {BATCH}"), 503, "too.busy")
+        async with proxy.client() as other:
+            await upgraded(proxy, other, f"X-Proxy-Key: {WEB}")
+        talking.reset()
+        await until(lambda: callers["batch"].websockets == 0)
+        async with proxy.client() as again:
+            await upgraded(proxy, again, f"X-Proxy-Key: {BATCH}")
+            await proxy.exchange(client, request("GET", "/api/v2/x", f"X-Proxy-Key: {BATCH}"))
 
 
 async def test_a_full_house_is_told_as_any_failure_of_ours() -> None:

@@ -21,9 +21,14 @@ AGREED = (
 )
 
 
-async def upgraded(proxy: Rig, client: Peer) -> Peer:
+def handshake(*lines: str) -> bytes:
+    """A request to become a WebSocket, with further lines."""
+    return request("GET", "/api/v2/ws", *HANDSHAKE, *lines)
+
+
+async def upgraded(proxy: Rig, client: Peer, *lines: str) -> Peer:
     """The upstream's end of a new tunnel."""
-    _, got, upstream = await proxy.exchange(client, request("GET", "/api/v2/ws", *HANDSHAKE), AGREED)
+    _, got, upstream = await proxy.exchange(client, handshake(*lines), AGREED)
     assert got.status == 101
     return upstream
 
