@@ -50,12 +50,9 @@ class TokenEndpoint:
         self.detours = detours
         self.connect_timeout = connect_timeout
         self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, AT_ONCE))
-        self._session = aiohttp.ClientSession(
-            # Turns bound the connections; in the connector's own queue the time for connecting would run.
-            connector=aiohttp.TCPConnector(limit=0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=True,
-        )
+        # Where a server closes a kept connection just as a refresh token is sent, nobody can tell whether it took it.
+        self._once = _session(force_close=True)
+        self._kept = _session(force_close=False)
 
     def detour(self, url: str) -> Detour:
         """How aiohttp asks a URL: through the forward proxy, or without one."""
@@ -82,19 +79,22 @@ class TokenEndpoint:
         """
         request = token_request(client, await evidence(client, refresh_token, code))
         try:
-            reply = await self.send("POST", request.url, request.headers, request.body)
+            reply = await self.send("POST", request.url, request.headers, request.body, once=not client.repeatable)
         except NoReply as none:
             raise unreachable(client, str(none)) from None
         return read_answer(client, reply.status, reply.headers, reply.body, time.time())
 
-    async def send(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None) -> Reply:
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None, *, once: bool = False
+    ) -> Reply:
         """One request to a login or API host, bounded in time and size; no redirect is followed.
 
+        :param once: it holds what can be used once, so it goes out on a connection of its own
         :raises NoReply: no answer, or none that can be read
         """
         timeout = aiohttp.ClientTimeout(total=REQUEST_TIMEOUT, connect=self.connect_timeout)
         try:
-            async with self._session.request(
+            async with (self._once if once else self._kept).request(
                 method,
                 url,
                 data=body,
@@ -121,7 +121,17 @@ class TokenEndpoint:
 
     async def close(self) -> None:
         """Closes the connections; what is being asked fails."""
-        await self._session.close()
+        await self._once.close()
+        await self._kept.close()
+
+
+def _session(*, force_close: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # Turns bound the connections; in the connector's own queue the time for connecting would run.
+        connector=aiohttp.TCPConnector(limit=0, force_close=force_close),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=True,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +165,7 @@ class GuestApi:
         url = f"{self.api_url}/api/v2/webdeployments/token/refresh"
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         try:
-            reply = await self.endpoint.send("POST", url, headers, guests.refresh_request(refresh_token))
+            reply = await self.endpoint.send("POST", url, headers, guests.refresh_request(refresh_token), once=True)
         except NoReply as none:
             message = f"Tenant {self.tenant}: a guest's refresh got no answer ({none})."
             raise TokenUnavailable(message, error="unreachable") from None

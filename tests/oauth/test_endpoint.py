@@ -121,6 +121,19 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
     assert len({request.port for request in server.received}) == 1
 
 
+async def test_what_can_be_used_once_goes_out_on_a_connection_of_its_own() -> None:
+    server = TokenServer()
+    async with server.serving(), endpoint() as asking:
+        one = client(server.url)
+        await asking.ask(one)  # leaves a connection that could be used
+        for _ in range(2):
+            await asking.ask(replace(one, grant="refresh_token"), Secret("refresh-token"))
+        await asking.ask(one)
+    ports = [request.port for request in server.received]
+    assert len(set(ports)) == 3
+    assert ports[0] == ports[3]
+
+
 async def test_no_cookie_is_kept_from_one_client_to_the_next() -> None:
     server = answering(200, json.dumps(GOOD).encode(), Set_Cookie="session=acme; Path=/")
     async with server.serving(), endpoint() as asking:
