@@ -1,6 +1,6 @@
 """The program: the only place that knows every part; builds them from the settings, joins, starts and drains them."""
 
-from proxy.app.lines import Answer, Lines, Wish, Wishes
+from proxy.app.lines import Answer, Lines, Supervision, Wish
 from proxy.app.parts import client_of, log_in, open_store, organization_api, token_endpoint, token_source
 from proxy.app.proxy import Prepared, Proxy
 
@@ -9,8 +9,8 @@ __all__ = [
     "Lines",
     "Prepared",
     "Proxy",
+    "Supervision",
     "Wish",
-    "Wishes",
     "client_of",
     "log_in",
     "open_store",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Protocol, Self
 
 from proxy.app import parts
 from proxy.core import tokens
 from proxy.core.grants import Client
+from proxy.core.guests import GuestNews
 from proxy.core.tokens import Instant
 from proxy.core.turn import Refuse
 from proxy.errors import TokenRefused, TokenUnavailable
@@ -78,8 +79,15 @@ class Answer:
     """Token requests that nobody has been told of: see ``oauth.line.Asked``."""
 
 
-Wishes = Callable[[Wish], Awaitable[Answer | None]]
-"""Has a wish granted; None where nobody grants any more."""
+class Supervision(Protocol):
+    """What a process that serves clients has of the one that supervises it."""
+
+    async def wish(self, wish: Wish) -> Answer | None:
+        """Has a wish granted; None where nobody grants any more."""
+
+    def tell(self, news: GuestNews) -> None:
+        """Tells the other processes of a guest."""
+
 
 UNKNOWN = Refusal("The configuration is being changed.", "reloading", 1.0, final=False, pause=0.1, count=1)
 """Of a client that the one who has the lines no longer knows, or not yet."""
@@ -91,9 +99,9 @@ class RemoteLine:
     :param alone: makes a line of one's own
     """
 
-    def __init__(self, client: Client, ask: Wishes, alone: Callable[[Asked], Line], asked: Asked) -> None:
+    def __init__(self, client: Client, supervision: Supervision, alone: Callable[[Asked], Line], asked: Asked) -> None:
         self.client = client
-        self._ask = ask
+        self._supervision = supervision
         self._asked = asked
         self._alone = alone
         self._own: Line | None = None
@@ -111,7 +119,7 @@ class RemoteLine:
         """
         wish = Wish(self.client.key, self._had, rejected, self._pardons)
         self._pardons = False
-        answer = await self._ask(wish)
+        answer = await self._supervision.wish(wish)
         if answer is None:
             return await self._next_alone(wish)
         for request in answer.asked:

@@ -8,16 +8,17 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
 from proxy.app import parts
-from proxy.app.lines import Wishes
+from proxy.app.lines import Supervision
 from proxy.app.tenants import Tenants
 from proxy.core import tokens
 from proxy.core.grants import Client
+from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, RequestRecord, TenantReport
 from proxy.core.urls import bracketed
 from proxy.errors import ConfigurationError
@@ -56,7 +57,7 @@ class Proxy:
 
     :param reread: reads the settings again, for ``reload``; None where they come from no file
     :param journal: takes what is to be told of requests; None: nothing is
-    :param wishes: has tokens of refresh tokens brought by another process; None: they are asked for here
+    :param supervision: of the process that has the refresh tokens and tells others of guests; None: there is none
     :param clock: what tokens' lives are measured with
     """
 
@@ -66,13 +67,13 @@ class Proxy:
         *,
         reread: Callable[[], Settings] | None = None,
         journal: Callable[[RequestRecord], None] | None = None,
-        wishes: Wishes | None = None,
+        supervision: Supervision | None = None,
         clock: Clock = system_clock,
     ) -> None:
         self.settings = settings
         self._reread = reread
         self._told = journal
-        self._wishes = wishes
+        self._supervision = supervision
         self._clock = clock
         self._reloading = asyncio.Lock()
         self._started_at = time.time()
@@ -97,7 +98,7 @@ class Proxy:
         self._store = await parts.open_store(settings, self._clock)
         self._endpoint = parts.token_endpoint(settings)
         self._tracing = tracing(os.environ)
-        self._tenants = Tenants(self._store, self._endpoint, self._wishes, self._tracing, self._clock)
+        self._tenants = Tenants(self._store, self._endpoint, self._supervision, self._tracing, self._clock)
         self._forwarder = Forwarder(
             self._tenants.rules(settings, parts.clients(settings)),
             parts.timing(settings),
@@ -210,6 +211,11 @@ class Proxy:
         :raises TokenError: there is no new token
         """
         return await self._tenants.refresh(name)
+
+    def take_guests(self, news: Iterable[GuestNews]) -> None:
+        """Remembers or forgets guests as other processes tell."""
+        for one in news:
+            self._tenants.take_guest(one)
 
     def _has_started(self, now: tokens.Instant) -> bool:
         if not self._started and self._listening:

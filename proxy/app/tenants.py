@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from proxy.app import parts
-from proxy.app.lines import RemoteLine, Wishes
+from proxy.app.lines import RemoteLine, Supervision
 from proxy.core import access, tokens
 from proxy.core.grants import Client
+from proxy.core.guests import GuestNews
 from proxy.core.report import CallerTally, Tally, TenantReport
 from proxy.core.urls import BaseUrl
 from proxy.errors import UnknownTenant
@@ -37,7 +38,7 @@ class Tenants:
         self,
         store: TokenStore,
         endpoint: TokenEndpoint,
-        wishes: Wishes | None,
+        supervision: Supervision | None,
         tracing: Tracing | None,
         clock: Clock,
     ) -> None:
@@ -45,7 +46,7 @@ class Tenants:
         self.callers: dict[str, CallerTally] = {}
         self._store = store
         self._endpoint = endpoint
-        self._wishes = wishes
+        self._supervision = supervision
         self._tracing = tracing
         self._clock = clock
         self._warm: list[TokenSource] = []
@@ -168,8 +169,8 @@ class Tenants:
     def _source(self, client: Client, tenant: TenantSettings) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
         supply = parts.supply(self._store, self._endpoint, client, tenant, self._clock)
-        if self._wishes is not None and client.grant == "refresh_token":
-            remote = partial(RemoteLine, client, self._wishes, supply)
+        if self._supervision is not None and client.grant == "refresh_token":
+            remote = partial(RemoteLine, client, self._supervision, supply)
             return TokenSource(remote, clock=self._clock, observe=observe)
         return TokenSource(supply, clock=self._clock, observe=observe)
 
@@ -183,11 +184,23 @@ class Tenants:
                 if kept is not None and kept.api != api:
                     kept.end()
                     kept = None
-                known[tenant.name] = kept or Guests(api, self._tallies[tenant.name], clock=self._clock)
+                known[tenant.name] = kept or self._new_guests(api)
                 known[tenant.name].refresh_ahead = tenant.refresh_ahead
         for gone in self._guests.values():
             gone.end()
         return known
+
+    def _new_guests(self, api: GuestApi) -> Guests:
+        tally = self._tallies[api.tenant]
+        if self._supervision is None:
+            return Guests(api, tally, clock=self._clock)
+        return Guests(api, tally, clock=self._clock, tell=self._supervision.tell)
+
+    def take_guest(self, news: GuestNews) -> None:
+        """Remembers or forgets a guest as another process tells."""
+        guests = self._guests.get(news.tenant)
+        if guests is not None:
+            guests.take(news)
 
     def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
         urls = {

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeGuard
 
 from proxy.core.answers import http_date, retry_after
 from proxy.core.secret import Secret
+from proxy.core.tokens import Instant
 from proxy.errors import TokenRefused, TokenUnavailable
 
 LONGEST_CONTENT = 65_536
@@ -24,6 +26,19 @@ class Issued(NamedTuple):
 
     jwt: str
     refresh_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class GuestNews:
+    """What another process of the program needs to serve a guest; the JWT itself is none of it."""
+
+    tenant: str
+    refresh_token: str = field(repr=False)
+    shown: str | None
+    """The digest of a JWT that the guest was given; None: the guest is to be forgotten."""
+    obtained: Instant
+    lifetime: float
+    """Seconds that the JWT lives, from ``obtained``."""
 
 
 class RefreshedJwt(NamedTuple):

@@ -15,7 +15,7 @@ from typing import Protocol
 from cachetools import TLRUCache
 
 from proxy.core import backoff, guests, jwts, tokens
-from proxy.core.guests import RefreshedJwt
+from proxy.core.guests import GuestNews, RefreshedJwt
 from proxy.core.replay import COOL_DOWN
 from proxy.core.report import Tally, TokenState
 from proxy.core.secret import Secret
@@ -49,6 +49,7 @@ class Guests:
 
     :ivar refresh_ahead: seconds before expiry; may be replaced
     :param size: the most guests remembered, and twice as many JWTs
+    :param tell: tells other processes of the program of a guest, or to forget one
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Guests:
         clock: Clock,
         jitter: Callable[[], float] = random.random,
         size: int = MOST_GUESTS,
+        tell: Callable[[GuestNews], None] = lambda _: None,
     ) -> None:
         self.api = api
         self._tally = tally
         self.refresh_ahead = refresh_ahead
         self._clock = clock
         self._jitter = jitter
+        self._tell = tell
         self._flights: set[asyncio.Task[None]] = set()
         self._guests: TLRUCache[bytes, Guest] = TLRUCache(size, _guest_ends, timer=lambda: clock().elapsed)
         self._shown: TLRUCache[bytes, _Shown] = TLRUCache(2 * size, _shown_ends, timer=lambda: clock().elapsed)
@@ -88,21 +91,38 @@ class Guests:
 
         :param server_time: Unix time by the issuer's clock, so that a wrong clock here does no harm
         """
-        now = self._clock()
+        now, shown = self._clock(), _digest(jwt)
         token = self._token(RefreshedJwt(jwt, server_time), now)
-        key = _digest(refresh_token)
-        guest = self._guests.get(key)
-        if guest is None or guest.gone:
-            guest = Guest(Secret(refresh_token), now.elapsed + guests.REFRESH_TOKEN_LIFETIME, self._fly)
-            self._guests[key] = guest
+        guest = self._guest(refresh_token, now)
         guest.newest = token
-        self._shown[_digest(jwt)] = _Shown(guest, now, token.lifetime, token.ahead)
+        self._shown[shown] = _Shown(guest, now, token.lifetime, token.ahead)
+        self._tell(GuestNews(self.api.tenant, refresh_token, shown.hex(), now, token.lifetime))
 
     def forget(self, credential: bytes | None) -> None:
         """Forgets the guest whose JWT this is, with all that was remembered of them."""
         found = self.find(credential)
         if found is not None:
+            self._tell(GuestNews(self.api.tenant, found.guest.refresh_token.reveal(), None, self._clock(), 0.0))
             found.guest.forget()
+
+    def take(self, news: GuestNews) -> None:
+        """Remembers or forgets a guest as another process tells."""
+        if news.shown is None:
+            known = self._guests.get(_digest(news.refresh_token))
+            if known is not None:
+                known.forget()
+            return
+        ahead = tokens.ahead(news.lifetime, self.refresh_ahead, jitter=self._jitter())
+        guest = self._guest(news.refresh_token, news.obtained)
+        self._shown[bytes.fromhex(news.shown)] = _Shown(guest, news.obtained, news.lifetime, ahead)
+
+    def _guest(self, refresh_token: str, since: Instant) -> Guest:
+        key = _digest(refresh_token)
+        guest = self._guests.get(key)
+        if guest is None or guest.gone:
+            guest = Guest(Secret(refresh_token), since.elapsed + guests.REFRESH_TOKEN_LIFETIME, self._fly)
+            self._guests[key] = guest
+        return guest
 
     def end(self) -> None:
         """Ends the refreshes under way, and forgets everybody."""

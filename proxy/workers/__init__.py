@@ -12,6 +12,8 @@ up by all of them or none. Tokens that cost nothing to ask for again are shared 
 tokens the supervisor asks for (``app.lines``), so that no worker can take one along. A worker that loses its
 supervisor ends in order with the tokens it has.
 
+Guests whom one worker has learnt of are told to the others, and to those that start later (``guests``).
+
 ``supervisor``  the sockets, the admin port, reload, the end
 ``slot``        one worker's place: started, watched, replaced
 ``process``     a worker as its supervisor sees it: asked and told over the channel

@@ -9,12 +9,13 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from proxy import __version__
 from proxy.app import Answer, Wish
+from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, TenantReport
 from proxy.errors import TokenRefused, TokenUnavailable, UnknownTenant, WorkerGone
 from proxy.settings import Settings
@@ -26,8 +27,16 @@ log = logging.getLogger(__name__)
 ERRORS = {kind.__name__: kind for kind in (TokenRefused, TokenUnavailable)}
 """What a worker may answer a wish with, beside that it knows no such tenant."""
 
-Grant = Callable[[Wish], Awaitable[Answer]]
-"""Brings a token of a refresh token."""
+
+class Superior(Protocol):
+    """What a worker's wishes and news are for."""
+
+    async def grant(self, wish: Wish) -> Answer:
+        """Brings a token of a refresh token."""
+
+    def heard(self, worker: WorkerProcess, news: GuestNews) -> None:
+        """Takes what a worker tells of a guest."""
+
 
 Places = Mapping[int, Sequence[socket.socket]]
 """Listening sockets by the number of the worker that they are for."""
@@ -53,7 +62,7 @@ class WorkerProcess:
     end: asyncio.Task[int]
 
     def __init__(
-        self, number: int, process: asyncio.subprocess.Process, channel: Channel, settings: Settings, grant: Grant
+        self, number: int, process: asyncio.subprocess.Process, channel: Channel, settings: Settings, superior: Superior
     ) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
@@ -64,7 +73,7 @@ class WorkerProcess:
         self.settings = self._prepared = settings
         self._process = process
         self._channel = channel
-        self._grant = grant
+        self._superior = superior
         self._granting: set[asyncio.Task[None]] = set()
         self._order = itertools.count()
         self._farewell = _Question(loop.create_future())
@@ -72,11 +81,13 @@ class WorkerProcess:
         self._listening = loop.create_task(self._listen(), name=f"answers of worker {number}")
 
     @classmethod
-    async def start(cls, command: Sequence[str], number: int, places: Places, settings: Settings, grant: Grant) -> Self:
+    async def start(
+        cls, command: Sequence[str], number: int, places: Places, settings: Settings, superior: Superior
+    ) -> Self:
         """Starts a worker, with every place's sockets, to accept on those of its own.
 
         :param command: starts a worker; the channel's descriptor comes behind it
-        :param grant: serves its wishes for tokens
+        :param superior: serves its wishes, and takes its news
         :raises OSError: the system starts no further process
         """
         ours, theirs = socket.socketpair()
@@ -95,7 +106,7 @@ class WorkerProcess:
         channel = await Channel.over(ours)
         greeting = {"version": __version__, "number": number, "places": list(descriptors.items())}
         channel.tell(greeting, pack_settings(settings))
-        return cls(number, process, channel, settings, grant)
+        return cls(number, process, channel, settings, superior)
 
     @property
     def pid(self) -> int:
@@ -220,6 +231,8 @@ class WorkerProcess:
                 future = self._questions[key].answer
                 if not future.done():
                     future.set_result(answer)
+            case {"guest": news}:
+                self._superior.heard(self, unpack(GuestNews, news))
             case {"token": key, "wish": wish}:
                 granting = asyncio.get_running_loop().create_task(
                     self._bring(key, unpack(Wish, wish)), name=f"token for worker {self.number}"
@@ -228,7 +241,7 @@ class WorkerProcess:
                 granting.add_done_callback(self._granting.discard)
 
     async def _bring(self, key: object, wish: Wish) -> None:
-        self._channel.tell({"token": key, "answer": pack(await self._grant(wish))})
+        self._channel.tell({"token": key, "answer": pack(await self._superior.grant(wish))})
 
     def _take(self, answer: Words, parts: Sequence[Any]) -> None:
         tenants = [unpack(TenantReport, tenant) for part in parts for tenant in part]

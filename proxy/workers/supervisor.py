@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
-from proxy.app import Lines
+from proxy.app import Answer, Lines, Wish
+from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, Tally, TenantReport
 from proxy.core.sums import Departed, program_of, tenant_of
 from proxy.core.urls import bracketed
@@ -21,7 +22,8 @@ from proxy.settings import Settings
 from proxy.settings.watch import stamps, watch
 from proxy.wire.ports import bind, port_of
 from proxy.wire.unix import UnixSocket
-from proxy.workers.codec import pack_settings
+from proxy.workers.codec import pack, pack_settings
+from proxy.workers.guests import GuestBook
 from proxy.workers.process import WorkerProcess
 from proxy.workers.slot import BEAT, Slot
 
@@ -69,6 +71,8 @@ class Supervisor:
         self._slots: dict[int, Slot] = {}
         self._running: list[asyncio.Task[None]] = []
         self._processes: set[WorkerProcess] = set()
+        self._guests = GuestBook()
+        self._guests.follow(settings)
         self._departed = Departed()
         self._reloading = asyncio.Lock()
         self._started_at = time.time()
@@ -161,7 +165,7 @@ class Supervisor:
     # --- the workers ---
 
     async def _start(self, number: int) -> WorkerProcess:
-        worker = await WorkerProcess.start(self._command, number, self._places, self.settings, self._lines.grant)
+        worker = await WorkerProcess.start(self._command, number, self._places, self.settings, self)
         worker.end = asyncio.get_running_loop().create_task(self._see_off(worker), name=f"end of process {worker.pid}")
         self._processes.add(worker)
         return worker
@@ -175,8 +179,21 @@ class Supervisor:
             self._departed.add(worker.report)
         return code
 
+    async def grant(self, wish: Wish) -> Answer:
+        """Brings a worker a token of a refresh token."""
+        return await self._lines.grant(wish)
+
+    def heard(self, worker: WorkerProcess, news: GuestNews) -> None:
+        """Tells the other workers of a guest."""
+        if self._guests.note(news):
+            for other in self._processes:
+                if other is not worker:
+                    other.tell("guests", news=[pack(news)])
+
     async def _welcome(self, worker: WorkerProcess) -> None:
-        """Gives a worker that has started the settings that came into force in the meantime."""
+        """Gives a worker that has started the guests, and the settings that came into force in the meantime."""
+        if news := [pack(each) for each in self._guests]:
+            worker.tell("guests", news=news)
         async with self._reloading:
             if worker.settings is not self.settings:
                 await worker.prepare(self.settings, pack_settings(self.settings), WISH_PATIENCE)
@@ -254,6 +271,7 @@ class Supervisor:
                 return _not_reloaded([str(error)])
             self.settings = settings
             self._admin.allow_hosts(settings.access.allowed_hosts)
+            self._guests.follow(settings)
             self._departed.keep(settings.tenants.keys())
             await asyncio.gather(*(worker.adopt(WISH_PATIENCE) for worker in self._serving))
             return []

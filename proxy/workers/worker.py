@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from proxy import __version__
 from proxy.app import Answer, Prepared, Proxy, Wish
+from proxy.core.guests import GuestNews
 from proxy.core.report import RequestRecord
 from proxy.errors import TokenError, UnknownTenant
 from proxy.workers.channel import Channel, Words
@@ -46,18 +47,18 @@ async def work(
     if greeting["version"] != __version__:
         raise VersionChanged(f"restart the program: it runs {greeting['version']}, and {__version__} is installed")
     places = {place: [socket.socket(fileno=number) for number in numbers] for place, numbers in greeting["places"]}
-    wishes = SupervisorsTokens(channel)
-    proxy = Proxy(unpack_settings(content), journal=journal, wishes=wishes.wish)
+    upward = Upward(channel)
+    proxy = Proxy(unpack_settings(content), journal=journal, supervision=upward)
     await proxy.start(places[greeting["number"]])
     gc.collect()
     gc.freeze()
-    worker = Worker(proxy, channel, places, wishes)
+    worker = Worker(proxy, channel, places, upward)
     channel.tell({"note": "ready"})
     await worker.serve(stop)
 
 
-class SupervisorsTokens:
-    """Asks the supervisor for the tokens of refresh tokens."""
+class Upward:
+    """What a proxy asks and tells its supervisor: see ``app.Supervision``."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
@@ -78,8 +79,12 @@ class SupervisorsTokens:
         finally:
             del self._waiting[key]
 
+    def tell(self, news: GuestNews) -> None:
+        """Tells the other workers of a guest."""
+        self._channel.tell({"guest": pack(news)})
+
     def heard(self, key: object, answer: object) -> None:
-        """Takes what the supervisor says."""
+        """Takes what the supervisor says to a wish."""
         waiting = self._waiting.get(key)
         if waiting is not None and not waiting.done():
             waiting.set_result(unpack(Answer, answer))
@@ -103,10 +108,10 @@ class Worker:
         proxy: Proxy,
         channel: Channel,
         places: Mapping[int, Sequence[socket.socket]],
-        tokens: SupervisorsTokens,
+        upward: Upward,
     ) -> None:
         self._proxy = proxy
-        self._tokens = tokens
+        self._upward = upward
         self._channel = channel
         self._places = places
         self._prepared: Prepared | None = None
@@ -146,10 +151,10 @@ class Worker:
                 while True:
                     match await self._channel.receive():
                         case {"token": key, "answer": answer}, _:
-                            self._tokens.heard(key, answer)
+                            self._upward.heard(key, answer)
                         case words, content:
                             granting.create_task(self._grant(words, content), name=f"wish to {words['wish']}")
-            self._tokens.hang_up()
+            self._upward.hang_up()
         if self._draining:
             os._exit(ABANDONED)
         log.warning("process %d has lost its supervisor", os.getpid(), extra={"event": "worker.orphaned"})
@@ -161,6 +166,8 @@ class Worker:
                 self._end.set()
             case "accept":
                 await self._proxy.accept_on([sock for place in words["places"] for sock in self._places[place]])
+            case "guests":
+                self._proxy.take_guests(unpack(GuestNews, news) for news in words["news"])
             case "beat":
                 self._answer(words["key"], {})
             case "report":

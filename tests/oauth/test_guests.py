@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 
 import jwt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy.core.guests import RefreshedJwt
+from proxy.core.guests import GuestNews, RefreshedJwt
 from proxy.core.report import Tally
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
@@ -62,11 +63,17 @@ class Api:
 
 
 class World:
-    def __init__(self, *, size: int = 100) -> None:
-        self.clock = VirtualClock()
+    def __init__(
+        self,
+        *,
+        size: int = 100,
+        clock: VirtualClock | None = None,
+        tell: Callable[[GuestNews], None] = lambda _: None,
+    ) -> None:
+        self.clock = clock or VirtualClock()
         self.api = Api(self.clock)
         self.tally = Tally()
-        self.guests = Guests(self.api, self.tally, clock=self.clock, jitter=lambda: 0.0, size=size)
+        self.guests = Guests(self.api, self.tally, clock=self.clock, jitter=lambda: 0.0, size=size, tell=tell)
 
     def login(self, refresh_token: str = "r1", lifetime: float = LIFETIME) -> str:
         """The JWT of a guest who has just exchanged a code."""
@@ -330,6 +337,50 @@ async def _play(steps: list[tuple[int, str]]) -> None:
                     await asyncio.sleep(0)
                     assert world.owner(sent.access_token, owners) == guest
         assert len(world.api.asked) - asked <= 2
+
+
+# --- with other processes ---
+
+
+def two_processes() -> tuple[World, World]:
+    """Each is told what the other learns."""
+    one = World()
+    other = World(clock=one.clock, tell=one.guests.take)
+    one.guests._tell = other.guests.take
+    return one, other
+
+
+@in_virtual_time
+async def test_a_guest_is_known_in_every_process_and_each_refreshes_once() -> None:
+    one, other = two_processes()
+    token = one.login("r1")
+    assert await other.sent(token) == token
+    assert other.api.asked == []
+    await asyncio.sleep(LIFETIME)
+    assert await other.sent(token) in other.api.issued
+    assert await one.sent(token) in one.api.issued
+    assert (one.api.asked, other.api.asked) == (["r1"], ["r1"])
+    assert other.guests.find(credential(made(WALL))) is None
+
+
+@in_virtual_time
+async def test_a_guest_who_is_forgotten_in_one_process_is_forgotten_in_all() -> None:
+    one, other = two_processes()
+    token, stays = one.login("r1"), other.login("r2")
+    other.guests.forget(credential(token))
+    assert one.guests.find(credential(token)) is None
+    assert await one.sent(stays) == stays
+    one.guests.take(GuestNews("acme", "nobody", None, one.clock(), 0.0))
+
+
+@in_virtual_time
+async def test_a_guest_of_another_process_is_forgotten_when_their_day_is_over() -> None:
+    one, other = two_processes()
+    token = one.login("r1")
+    await asyncio.sleep(DAY - 1)
+    assert other.guests.find(credential(token)) is not None
+    await asyncio.sleep(1)
+    assert other.guests.find(credential(token)) is None
 
 
 # --- what is remembered ---

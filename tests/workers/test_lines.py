@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from proxy.app import parts
-from proxy.app.lines import Answer, Lines, RemoteLine, Wish, Wishes
+from proxy.app.lines import Answer, Lines, RemoteLine, Wish
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
+from proxy.core.guests import GuestNews
 from proxy.core.secret import Secret
 from proxy.core.turn import Refuse
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
@@ -90,25 +91,19 @@ class World:
 
     def worker(self, tenant: str = "acme") -> RemoteLine:
         """One worker's end of a tenant's line."""
-
-        async def over_the_channel(wish: Wish) -> Answer:
-            return unpack(Answer, pack(await self.lines.grant(unpack(Wish, pack(wish)))))
-
-        return self._remote(over_the_channel, tenant)
-
-    def orphan(self, tenant: str = "acme") -> RemoteLine:
-        """The same, of a worker whose supervisor has died."""
-
-        async def nobody(wish: Wish) -> Answer | None:
-            return None if self.orphaned else await self.lines.grant(wish)
-
-        return self._remote(nobody, tenant)
-
-    def _remote(self, ask: Wishes, tenant: str) -> RemoteLine:
         section = self.settings.tenants[tenant]
         [client] = parts.clients_of(section)
         alone = parts.supply(self.store, self.endpoint, client, section, self.clock)
-        return RemoteLine(client, ask, alone, lambda grant, outcome, _: self.asked.append((grant, outcome)))
+        return RemoteLine(client, self, alone, lambda grant, outcome, _: self.asked.append((grant, outcome)))
+
+    async def wish(self, wish: Wish) -> Answer | None:
+        """As over the channel; None to an orphan."""
+        if self.orphaned:
+            return None
+        return unpack(Answer, pack(await self.lines.grant(unpack(Wish, pack(wish)))))
+
+    def tell(self, news: GuestNews) -> None:
+        """Lines have no guests."""
 
     async def kept(self, tenant: str = "acme") -> str | None:
         """The refresh token in the store."""
@@ -271,7 +266,7 @@ async def test_a_defect_is_told_to_the_worker_as_one(tmp_path: Path, caplog: pyt
 @in_virtual_time
 async def test_an_orphan_goes_on_alone(tmp_path: Path, *, rejected: bool) -> None:
     world = World(tmp_path, "acme")
-    worker = world.orphan()
+    worker = world.worker()
     assert await token(worker) == "access-1"
     world.orphaned = True
     assert await token(worker, rejected=rejected) == "access-2", "and not the one it has, which is what is stored"
@@ -283,10 +278,10 @@ async def test_an_orphan_goes_on_alone(tmp_path: Path, *, rejected: bool) -> Non
 @in_virtual_time
 async def test_an_orphan_takes_what_its_supervisor_stored_last(tmp_path: Path) -> None:
     world = World(tmp_path, "acme")
-    worker = world.orphan()
+    worker = world.worker()
     await token(worker)
     await asyncio.sleep(LIFETIME / 2)
-    assert await token(world.orphan()) == "access-1"
+    assert await token(world.worker()) == "access-1"
     other = world.worker()
     await token(other)
     assert await token(other) == "access-2"
