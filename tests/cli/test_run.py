@@ -165,6 +165,7 @@ async def log_of(config: Path, *options: str) -> list[str]:
         url = await listening(program)
         await get(f"{url}/t/acme{WHO}?secret=of-the-query")
         await get(f"{url}/t/nobody{WHO}")
+        await program.said(r"new token(?s:.*)new token", on="stderr")  # the other's is fetched ahead
         program.signal(signal.SIGTERM)
         ended = await program.end()
     return ended.stderr.splitlines()
