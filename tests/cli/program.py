@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from tests.support.proxies import NO_AUTHORITIES
+
 ROOT = Path(__file__).resolve().parents[2]
 
 PATIENCE = 20.0
@@ -22,7 +24,7 @@ def environment(**variables: str) -> dict[str, str]:
     """This process's environment without what would change the program's output."""
     dropped = {"GENESYS_AUTH_PROXY_CONFIG", "FORCE_COLOR", "NO_COLOR", "TERM", "COLUMNS", "LINES"}
     kept = {name: value for name, value in os.environ.items() if name not in dropped}
-    return {**kept, "COLUMNS": "80", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **variables}
+    return {**kept, **NO_AUTHORITIES, "COLUMNS": "80", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", **variables}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,9 @@ from pathlib import Path
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _FILE = "genesys-auth-proxy.toml"
 
+NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull}
+"""For a program's environment: no test needs the system's authorities, which take long to read at each start."""
+
 _STARTING = 20.0
 """Seconds until the program listens."""
 _SAYING = 10.0
@@ -157,7 +160,7 @@ async def _start(file: Path, options: tuple[str, ...], variables: dict[str, str]
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "proxy", "run", "--config", str(file), *options),
         cwd=file.parent,
-        env={**os.environ, "PYTHONPATH": str(_ROOT), **variables},
+        env={**os.environ, "PYTHONPATH": str(_ROOT), **NO_AUTHORITIES, **variables},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
