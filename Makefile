@@ -3,6 +3,7 @@
 # Both need Python 3.11 or newer and make, nothing else. PYTHON=python3.12 chooses the interpreter.
 
 SHELL := /bin/sh
+unexport PYTHONDONTWRITEBYTECODE # or each of the programs that the tests start compiles all that it imports
 VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
