@@ -57,7 +57,7 @@ demo: $(VENV)/.runtime $(VENV)/.project
 
 test: $(VENV)/.dev $(VENV)/.project
 	@$(BIN)/python tests/system.py
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 
 check: $(VENV)/.dev $(VENV)/.project
 	$(BIN)/ruff check
@@ -70,7 +70,7 @@ format: $(VENV)/.dev
 
 coverage: $(VENV)/.dev $(VENV)/.project
 	@$(BIN)/python tests/system.py
-	$(BIN)/python -m pytest --cov $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --cov $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev $(VENV)/.project
 	@test -x $(ENVOY)/bin/envoy || { $(INSTALL_ENVOY); } || echo 'Envoy could not be installed'

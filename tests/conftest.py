@@ -2,6 +2,9 @@
 
 ``@pytest.mark.needs("node", "curl")`` leaves a test out where the machine lacks one of them, as
 ``tests/system.py`` tells. A test that was skipped in any other way counts the same.
+
+With ``-n auto``, processes share the test files out among themselves: a file's tests stay together, for the sake of the
+fixtures that they share.
 """
 
 from __future__ import annotations
@@ -16,6 +19,10 @@ import pytest
 from tests.system import NEEDS
 
 
+_LONG = ("project", "e2e", "workers", "cli", "sdk", "browser", "admin", "conformance", "forward")
+"""Folders whose files take long because they start programs or wait, in the order in which they are begun."""
+
+
 @functools.cache
 def _missing(name: str) -> str | None:
     return NEEDS[name].missing()
@@ -26,8 +33,19 @@ def _left_out(session: pytest.Session) -> list[pytest.TestReport | pytest.Collec
     return reporter.stats.get("skipped", []) if reporter else []
 
 
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.parent.name
+    return _LONG.index(folder) if folder in _LONG else len(_LONG)
+
+
 def _ci() -> bool:
     return os.environ.get("CI") == "true"
+
+
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many as there are processors, for most tests wait for other processes, or for time to pass."""
+    return min(8, 2 * (os.cpu_count() or 1))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -44,6 +62,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow and "slow" not in config.getoption("markexpr"):
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in slow]
+    if hasattr(config, "workerinput"):  # one process of several, which end together if the long files come first
+        items.sort(key=_rank)
 
 
 @pytest.hookimpl(tryfirst=True)  # before any fixture of the test

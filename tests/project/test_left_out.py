@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 
 from tests import conftest, system
 from tests.system import Need
 
-Run = Callable[[str], pytest.RunResult]
+
+class Run(Protocol):
+    def __call__(self, source: str, *options: str) -> pytest.RunResult: ...
 
 
 @pytest.fixture
@@ -21,9 +23,10 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.delenv("CI", raising=False)
     pytester.makeconftest(inspect.getsource(conftest))
 
-    def run(source: str) -> pytest.RunResult:
+    def run(source: str, *options: str) -> pytest.RunResult:
         pytester.makepyfile(test_it=f"import pytest\n{inspect.cleandoc(source)}")
-        return pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:asyncio", "-p", "no:hypothesispytest")
+        without = [f"-pno:{plugin}" for plugin in ("cacheprovider", "asyncio", "hypothesispytest")]
+        return pytester.runpytest_inprocess(*without, *options)
 
     return run
 
@@ -75,6 +78,25 @@ def test_a_skip_without_the_marker_counts_as_left_out(run: Run, monkeypatch: pyt
     """)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["test_it.py::test_skips_itself: not today"])
+
+
+def test_processes_that_share_the_tests_tell_of_each_once_and_fail_under_ci(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = """
+        def test_skips_itself():
+            pytest.skip("not today")
+
+        def test_runs():
+            pass
+    """
+    result = run(source, "-n2", "--dist=load")
+    assert result.ret == pytest.ExitCode.OK
+    assert [line for line in result.outlines if "not today" in line] == ["test_it.py::test_skips_itself: not today"]
+    monkeypatch.setenv("CI", "true")
+    result = run(source, "-n2", "--dist=load")
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*left out, which fails a run with CI=true*"])
 
 
 def test_many_tests_of_a_file_share_a_line(run: Run) -> None:
