@@ -18,7 +18,6 @@ import pytest
 
 from tests.system import NEEDS
 
-
 _LONG = ("project", "e2e", "workers", "cli", "sdk", "browser", "admin", "conformance", "forward")
 """Folders whose files take long because they start programs or wait, in the order in which they are begun."""
 

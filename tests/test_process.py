@@ -25,7 +25,7 @@ def ran(code: str, *, files: int | None = None) -> str:
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, 4096))
 
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, preexec_fn=before
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, preexec_fn=before
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

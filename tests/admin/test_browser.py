@@ -23,7 +23,7 @@ from proxy.errors import TokenRefused
 from tests.admin.fakes import FakeControl, dead, report, tenant
 from tests.system import chromium
 
-pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.needs("chromium"), pytest.mark.asyncio(loop_scope="module")]
 
 ATTACK = "<img src=x onerror=alert(1)>"
 
@@ -101,7 +101,7 @@ async def screen(request: pytest.FixtureRequest, browser: Browser, pictures: Pat
     context = await browser.new_context(viewport=wanted.get("viewport"), color_scheme=wanted.get("scheme"))
     page = await context.new_page()
     page.set_default_timeout(20_000)
-    expect.set_options(timeout=20_000)
+    expect.set_options(timeout=60_000)
     screen = Screen(page, control, pictures, server)
     control.shown = wanted.get("shown", lambda: report(living()))()
     await page.goto(f"http://127.0.0.1:{port}/")

@@ -13,12 +13,11 @@ from playwright.async_api import Browser, Page
 
 from tests.browser.pages import Site, open_site
 from tests.support.rig import Rig, rig
-from tests.support.stages import Stage, Tenant, make_orgs, open_stage
+from tests.support.stages import PATIENCE, Stage, Tenant, make_orgs, open_stage
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.needs("chromium", "javascript-sdk"),
-    pytest.mark.timeout(120),
 ]
 
 ALLOWED, FOREIGN = "app.example", "evil.example"
@@ -144,7 +143,7 @@ async def target() -> AsyncIterator[Rig]:
 
 async def untouched(proxy: Rig, before: int) -> None:
     """Requests were refused here since, and no byte went further."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while proxy.proxy.report().refused.get(403, 0) <= before:  # noqa: ASYNC110 - the proxy tells nobody
             await asyncio.sleep(0.05)
     assert proxy.api.connections == 0

@@ -16,7 +16,7 @@ from tests.support.proxies import NO_AUTHORITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for anything a program is waited for; a machine under load needs some of them."""
 
 

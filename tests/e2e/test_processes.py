@@ -21,8 +21,6 @@ from tests.e2e import asker
 from tests.support.redis_server import redis_server
 from tests.support.stages import until
 
-pytestmark = pytest.mark.timeout(180)
-
 LIFETIME = 1.5
 SEED = "the-first-refresh-token"
 CLIENT = Client("client-id", "client-secret", refresh_token=SEED)

@@ -19,7 +19,6 @@ from tests.support.stages import ECHO
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.needs("oidc-provider"),
-    pytest.mark.timeout(120),
 ]
 
 LIFETIME = 3

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from proxy.oauth.keeper import AT_ONCE
 from tests.support.rig import OK, request, rig
 
@@ -20,7 +18,6 @@ def held() -> tuple[int, int]:
     return len(asyncio.all_tasks()), len(list(Path("/dev/fd").iterdir()))
 
 
-@pytest.mark.timeout(120)
 async def test_tenants_that_nobody_calls_hold_no_task_no_file_and_no_token() -> None:
     async with rig(tenants=tenants(1)) as proxy:
         one = held()

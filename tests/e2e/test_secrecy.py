@@ -126,7 +126,7 @@ async def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
     configuration = (
         f'keep_warm = false\nresource_server = "partner"\ntoken_parameters = {{ orgTicket = "{PARAMETER}" }}\n'
-        f'token_headers = {{ X-Api-Key = "{FIELD}" }}\n[limits]\nrequest_timeout = 1\nreplay_buffer = 65536\n'
+        f'token_headers = {{ X-Api-Key = "{FIELD}" }}\n[limits]\nrequest_timeout = 3\nreplay_buffer = 65536\n'
         '[log]\naccess = "all"\n'
         f'[access]\ncaller_keys = ["{KEY}"]\n'
     )
@@ -178,11 +178,11 @@ async def _fail(listener: Listener, tenants: dict[str, Tenant]) -> None:
     async def get(name: str, status: int) -> None:
         assert (await listener.call(tenants[name], "GET", ECHO)).status == status
 
-    tenants["slow"].fault("token_latency", 1.5, count=1)
+    tenants["slow"].fault("token_latency", 4, count=1)
     for fault in TOKEN_FAULTS:
         tenants[fault].fault(fault)
     tenants["plain"].fault("api_drop", "before")
-    tenants["from-file"].fault("api_latency", 2, count=1)
+    tenants["from-file"].fault("api_latency", 4, count=1)
     await asyncio.gather(
         *(get(name, 503) for name in ("alone", "slow", *TOKEN_FAULTS)),
         *(get("stranger", 502), get("plain", 502), get("from-file", 504)),

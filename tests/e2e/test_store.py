@@ -16,8 +16,6 @@ from tests.support.proxies import RunningProxy, run_proxy
 from tests.support.redis_server import redis_server
 from tests.support.stages import ECHO, make_orgs, ports_toml, tenant_toml, until
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=pytest.mark.needs("redis-server"))])
 def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

@@ -53,7 +53,7 @@ async def test_what_a_client_did_before_does_not_hold_the_end_up(clock: Skipping
         await client.message()
         draining = asyncio.gather(proxy.proxy.drain(20))
         await clock.skip(2.1)  # for which a closing connection lingers
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await draining
 
 
@@ -69,7 +69,7 @@ async def test_a_client_that_is_gone_does_not_hold_the_end_up(sent: bytes, how: 
         await asyncio.sleep(0.01)
         started = time.monotonic()
         await proxy.proxy.drain(20)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 10
 
 
 async def test_an_answer_in_flight_is_given_and_closes() -> None:
@@ -84,7 +84,7 @@ async def test_an_answer_in_flight_is_given_and_closes() -> None:
         got = await client.message()
         assert (got.body, got.get(b"Connection")) == (b"ok", b"close")
         assert await client.rest() == b""
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await draining
         assert await upstream.ended()
 
@@ -100,7 +100,7 @@ async def test_an_answer_whose_head_was_sent_before_is_given_whole() -> None:
         await asyncio.sleep(0.02)
         upstream.send(b"3\r\ndef\r\n0\r\n\r\n")
         assert await client.rest() == b"3\r\ndef\r\n0\r\n\r\n"
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await draining
 
 
@@ -152,7 +152,7 @@ async def test_the_settings_say_how_long_the_end_may_take() -> None:
         client.send(request())
         upstream = await proxy.api.accept()
         await upstream.message()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await proxy.proxy.drain()
         assert not await client.ended()
 
@@ -165,7 +165,7 @@ async def test_an_answer_that_takes_longer_than_patience_is_broken_off_visibly(v
         await upstream.message()
         upstream.send(HEAD_OF_CHUNKS, b"3\r\nabc\r\n")
         await client.until(b"abc")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await proxy.proxy.drain(0.05)
         with pytest.raises(ConnectionResetError):
             await client.rest()
@@ -193,7 +193,7 @@ async def test_a_tunnel_is_ended_with_a_close_to_both_sides() -> None:
         assert (await upstream.rest())[:2] == b"\x88\x82"
         client.end()
         upstream.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await draining
         await proxy.upstreams_gone()
 
@@ -211,7 +211,7 @@ async def test_a_frame_under_way_is_let_through_before_the_close() -> None:
         assert await client.rest() == whole[5:] + CLOSE_TO_CLIENT
         client.end()
         upstream.end()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await draining
 
 
@@ -232,7 +232,7 @@ async def test_whoever_does_not_answer_our_close_is_waited_for_some_seconds(cloc
         assert await client.rest() == CLOSE_TO_CLIENT
         await upstream.rest()
         await clock.skip(LAST_WORDS + 0.1)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await draining
         await proxy.upstreams_gone()
 
@@ -244,7 +244,7 @@ async def test_a_tunnel_that_ends_ends_the_wait() -> None:
         await asyncio.sleep(0.01)
         client.end()
         upstream.end()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await draining
 
 

@@ -37,7 +37,7 @@ async def unix_client(path: Path) -> AsyncIterator[Peer]:
 
 @contextlib.asynccontextmanager
 async def tls_client(proxy: Rig, context: ssl.SSLContext) -> AsyncIterator[Peer]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", proxy.port, ssl=context, server_hostname="localhost"
         )

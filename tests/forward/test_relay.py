@@ -321,7 +321,7 @@ async def test_a_client_that_leaves_inside_an_answer_ends_it_upstream(how: str) 
         upstream.send(HEAD_OF_CHUNKS)
         await client.head()
         client.reset() if how == "reset" else client.close()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(10):
             while not upstream.closed:
                 upstream.send(b"3\r\nabc\r\n")
                 await asyncio.sleep(0.005)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
-import pytest
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -345,7 +344,7 @@ class Endpoint:
         return answer
 
 
-TestLine = pytest.mark.timeout(240)(LineMachine.TestCase)
+TestLine = LineMachine.TestCase
 TestLine.settings = settings(
     max_examples=150,
     stateful_step_count=40,

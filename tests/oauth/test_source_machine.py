@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -335,5 +334,5 @@ class SourceMachine(RuleBasedStateMachine):
         assert self.broken == []
 
 
-TestSource = pytest.mark.timeout(240)(SourceMachine.TestCase)  # a second or two, unless there is a failure to shrink
+TestSource = SourceMachine.TestCase
 TestSource.settings = settings(max_examples=80, stateful_step_count=40, deadline=None, report_multiple_bugs=False)

@@ -50,7 +50,7 @@ def output(*arguments: str, folder: Path = ROOT) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in dropped}
     environment |= {"COLUMNS": "80", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1", "ACME_CLIENT_SECRET": "secret"}
     command = [sys.executable, "-m", "proxy", *arguments]
-    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=20, check=True)
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=60, check=True)
     return ran.stdout.decode()
 
 

@@ -30,7 +30,7 @@ def pinned(lock: Path) -> dict[str, str]:
 
 def run(*command: str | Path, cwd: Path = ROOT) -> str:
     """The standard output of a command that must succeed."""
-    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=50)
+    ran = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=200)
     assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
     return ran.stdout
 

@@ -77,6 +77,6 @@ def test_a_file_of_roots_for_the_processs_own_group_is_its_own(
     )
     root = Path(__file__).resolve().parents[2]
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(file)], cwd=root, capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code, str(file)], cwd=root, capture_output=True, text=True, timeout=60, check=True
     )
     assert ran.stdout == f"{int(problem)}\n"

@@ -20,7 +20,7 @@ CALLBACK = "http://127.0.0.1:8085/callback"
 RESOURCE = "https://partner.example"
 """The one resource that it knows (RFC 8707)."""
 
-_STARTING = 30.0
+_STARTING = 60.0
 """Seconds until it listens."""
 
 

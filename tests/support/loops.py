@@ -69,7 +69,7 @@ async def nothing_is_left(caplog: pytest.LogCaptureFixture) -> AsyncIterator[Non
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unseen.append(context))
     yield
     with contextlib.suppress(TimeoutError):
-        await until(lambda: not _others(), 1)
+        await until(lambda: not _others(), 5)
     assert not _others(), _others()
     assert not unseen, unseen
     assert not [r for r in caplog.get_records("call") if r.name == "asyncio" and r.levelno >= logging.WARNING]

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Self
 
-PATIENCE = 5.0
+PATIENCE = 20.0
 """Seconds for anything that should come at once; a machine under load needs some of them."""
 
 _LIMIT = 1 << 24

@@ -18,12 +18,12 @@ _FILE = "genesys-auth-proxy.toml"
 NO_AUTHORITIES = {"SSL_CERT_FILE": os.devnull}
 """For a program's environment: no test needs the system's authorities, which take long to read at each start."""
 
-_STARTING = 20.0
+_STARTING = 60.0
 """Seconds until the program listens."""
-_SAYING = 10.0
+_SAYING = 30.0
 """Seconds until it has said what it is waited for."""
-_STOPPING = 10.0
-"""Seconds from SIGTERM to its end."""
+_STOPPING = 15.0
+"""Seconds from SIGTERM to its end: less than ``drain_timeout``, so that nothing is waited for in vain."""
 
 _ADDRESS = rb"^%b on (?P<url>https?://(?P<host>[^\s:]+):(?P<port>\d+))$"
 

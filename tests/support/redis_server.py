@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-STARTING = 20.0
+STARTING = 60.0
 """Seconds until it answers; it takes some milliseconds on an idle machine."""
 
 
@@ -57,7 +57,7 @@ class RedisServer:
 
     def client(self) -> redis.Redis:
         """A plain client, to look at what is kept."""
-        return redis.Redis(unix_socket_path=str(self._socket), socket_timeout=5)
+        return redis.Redis(unix_socket_path=str(self._socket), socket_timeout=20)
 
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP: it is silent; SIGCONT: it answers."""

@@ -24,7 +24,7 @@ ECHO = "/api/v2/echo"
 WHO = "/api/v2/organizations/me"
 CONTACTS = "/api/v2/messaging/contacts"
 
-PATIENCE = 10.0
+PATIENCE = 30.0
 """Seconds for anything that a test waits for; a machine under load needs some of them."""
 
 

@@ -57,7 +57,7 @@ class Served:
             raise
 
     async def end(self) -> ProxyError | None:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             return await self.ends.get()
 
     async def empty(self) -> None:
@@ -475,7 +475,7 @@ async def test_a_request_sent_just_before_draining_is_answered() -> None:
         # The kernel has accepted it; the event loop has had no turn since.
         await served.listener.drain(20)
         late.setblocking(True)
-        late.settimeout(2)
+        late.settimeout(10)
         assert late.recv(100) == b"</a>"
         assert late.recv(100) == b""
         late.close()
@@ -537,7 +537,7 @@ async def test_draining_waits_for_a_request_in_flight() -> None:
         assert not draining.done()
         served.gate.set()
         assert await client.rest() == b"</a>"
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await draining
 
 
@@ -557,7 +557,7 @@ async def test_draining_has_an_end_and_breaks_off_what_is_left() -> None:
         served.gate.clear()
         client.send(HEAD)
         await served.answering.wait()
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             await served.listener.drain(0.05)
         assert not await client.ended()
         await served.empty()
@@ -578,7 +578,7 @@ async def test_draining_breaks_off_an_answer_under_way_so_that_it_does_not_look_
 
 async def test_draining_does_not_wait_for_a_connection_made_in_the_same_moment() -> None:
     async with serving(SLOW) as (served, _), open_peer(served.port) as late:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             await served.listener.drain(20)
         with contextlib.suppress(ConnectionResetError):
             assert await late.rest() == b""

@@ -95,12 +95,12 @@ async def test_a_name_that_is_not_found_is_told() -> None:
     assert error.value.kind == "dns_error"
 
 
-@pytest.mark.parametrize(("connect_timeout", "patience"), [(0.1, 5.0), (5.0, 0.1)])
+@pytest.mark.parametrize(("connect_timeout", "patience"), [(0.1, 60.0), (60.0, 0.1)])
 async def test_a_connection_that_takes_too_long_is_given_up(connect_timeout: float, patience: float) -> None:
     async with Server() as server:  # which never says a word of TLS
         upstream = upstream_at(f"https://127.0.0.1:{server.port}", connect_timeout=connect_timeout)
         with pytest.raises(UpstreamTimeout) as error:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(10):
                 await upstream.connect(patience)
         assert error.value.kind == "connection_timeout"
         await (await server.accept()).ended()
@@ -384,7 +384,7 @@ async def test_a_deadline_set_while_the_answer_is_waited_for_holds_to_the_heads_
         waiting = asyncio.gather(connection.receive_response(LIMIT, math.inf), return_exceptions=True)
         await asyncio.sleep(0)
         connection.expect_answer_by(connection.loop.time() + 0.1)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             while not waiting.done():
                 peer.send(b"H")
                 await asyncio.sleep(0.02)

@@ -7,14 +7,10 @@ import itertools
 import time
 from dataclasses import replace
 
-import pytest
-
 from proxy.core.lineage import Access, Lease, Record
 from proxy.core.secret import Secret
 from proxy.oauth.store import TokenStore
 from tests.oauth.store.places import FULL, KEY, Place
-
-pytestmark = pytest.mark.timeout(30)
 
 
 def named(name: str) -> Record:

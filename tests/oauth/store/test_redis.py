@@ -17,7 +17,7 @@ from proxy.oauth.store.seal import Seal
 from tests.oauth.store.places import FULL, KEY, OLDER, on_redis
 from tests.support.redis_server import RedisServer, redis_server
 
-pytestmark = [pytest.mark.needs("redis-server"), pytest.mark.timeout(60)]
+pytestmark = pytest.mark.needs("redis-server")
 
 
 @pytest.fixture

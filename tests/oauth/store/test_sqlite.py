@@ -24,8 +24,6 @@ from proxy.oauth.store.sqlite import SqliteStore
 from tests.oauth.store import process
 from tests.oauth.store.places import FULL, KEY, OLDER, Place, as_nobody, in_file
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -289,7 +287,7 @@ async def test_a_place_that_is_read_only_is_told_from_other_trouble(read_only: P
 async def test_processes_that_count_together_lose_no_number(path: Path) -> None:
     counting = [process.start(path, "count", "25") for _ in range(3)]
     for one in counting:
-        await asyncio.to_thread(one.communicate, timeout=40)
+        await asyncio.to_thread(one.communicate, timeout=60)
         assert one.returncode == 0
     record = await get(in_file(path), "counter")
     assert record is not None
@@ -304,7 +302,7 @@ async def test_whoever_is_killed_while_writing_leaves_all_that_was_reported(path
         for _ in range(said):
             await asyncio.to_thread(one.stdout.readline)
         one.kill()
-        rest, _ = await asyncio.to_thread(one.communicate, timeout=10)
+        rest, _ = await asyncio.to_thread(one.communicate, timeout=60)
         reported += said + len(rest.split("\n")) - 1
         record = await get(in_file(path), "counter")
         assert record is not None
@@ -327,7 +325,7 @@ async def test_the_lease_of_a_killed_process_is_abandoned_at_once(path: Path) ->
         async with asyncio.timeout(20):
             await waiting
         assert (await store.load("key")).abandoned
-    await asyncio.to_thread(one.communicate, timeout=10)
+    await asyncio.to_thread(one.communicate, timeout=60)
 
 
 async def test_a_lease_of_nobody_known_is_not_abandoned(path: Path) -> None:
