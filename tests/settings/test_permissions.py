@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -59,24 +60,20 @@ def test_a_file_that_others_can_read_or_change_is_told(tmp_path: Path, mode: int
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize(("group", "mode", "problem"), [(65534, 0o440, False), (65534, 0o460, True), (1, 0o440, True)])
-def test_a_file_of_roots_for_the_processs_own_group_is_its_own(
-    tmp_path: Path, group: int, mode: int, problem: bool
-) -> None:
-    file = tmp_path / "secret"
-    file.write_text("x")
-    os.chown(file, 0, group)
-    file.chmod(mode)
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.name.startswith(("pytest-", "popen-")):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o755)
+def test_a_file_of_roots_for_the_processs_own_group_is_its_own(group: int, mode: int, problem: bool) -> None:
     code = (
         "import os, sys; from pathlib import Path; from proxy.settings import too_open\n"
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "print(len(too_open([Path(sys.argv[1])])))"
     )
     root = Path(__file__).resolve().parents[2]
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(file)], cwd=root, capture_output=True, text=True, timeout=60, check=True
-    )
+    with tempfile.TemporaryDirectory() as folder:  # pytest shuts its own to others whenever a run begins
+        file = Path(folder, "secret")
+        file.write_text("x")
+        os.chown(file, 0, group)
+        file.chmod(mode)
+        Path(folder).chmod(0o755)
+        ran = subprocess.run(
+            [sys.executable, "-c", code, str(file)], cwd=root, capture_output=True, text=True, timeout=60, check=True
+        )
     assert ran.stdout == f"{int(problem)}\n"
