@@ -98,7 +98,7 @@ async def test_no_client_notices_three_changes_of_token(tenant: Tenant) -> None:
 
 
 async def test_a_token_that_expired_unused_is_never_sent(tenant: Tenant) -> None:
-    tenant.fault("token_expires_in", 1)
+    tenant.fault("token_expires_in", 1, count=1)
     await tenant.get()
     await asyncio.sleep(1.1)  # a lifetime in real time: the proxy's own clock is not ours to move
     answers = await asyncio.gather(*(tenant.get() for _ in range(50)))
