@@ -5,6 +5,8 @@
 
 With ``-n auto``, processes share the test files out among themselves: a file's tests stay together, for the sake of the
 fixtures that they share.
+
+Hypothesis tries the same examples in every run, however slow the machine is; ``--hypothesis-profile=default`` others.
 """
 
 from __future__ import annotations
@@ -14,9 +16,12 @@ import os
 from collections import defaultdict
 from collections.abc import Generator
 
+import hypothesis
 import pytest
 
 from tests.system import NEEDS
+
+hypothesis.settings.load_profile("ci")
 
 _LONG = ("project", "e2e", "workers", "cli", "sdk", "browser", "admin", "conformance", "forward")
 """Folders whose files take long because they start programs or wait, in the order in which they are begun."""

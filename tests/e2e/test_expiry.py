@@ -20,7 +20,7 @@ LONGEST = 0.4
 
 @pytest.fixture(scope="module")
 def configuration() -> str:
-    return "keep_warm = false\n[limits]\nrequest_timeout = 1\n"
+    return "keep_warm = false\n[limits]\nrequest_timeout = 3\n"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ async def test_an_expired_token_is_not_sent_while_the_token_endpoint_is_down(ten
     await asyncio.sleep(1.1)
     answer = await tenant.get()
     assert answer.status == 503
-    assert answer.seconds < 2
+    assert answer.seconds < 10
     assert tenant.stage.sandbox.ledger.accepted(tenant.name) == calls
     assert tenant.refused == {}
 

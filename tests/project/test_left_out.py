@@ -83,6 +83,7 @@ def test_a_skip_without_the_marker_counts_as_left_out(run: Run, monkeypatch: pyt
 def test_processes_that_share_the_tests_tell_of_each_once_and_fail_under_ci(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CI", "true")
     source = """
         def test_skips_itself():
             pytest.skip("not today")
@@ -91,12 +92,9 @@ def test_processes_that_share_the_tests_tell_of_each_once_and_fail_under_ci(
             pass
     """
     result = run(source, "-n2", "--dist=load")
-    assert result.ret == pytest.ExitCode.OK
-    assert [line for line in result.outlines if "not today" in line] == ["test_it.py::test_skips_itself: not today"]
-    monkeypatch.setenv("CI", "true")
-    result = run(source, "-n2", "--dist=load")
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*left out, which fails a run with CI=true*"])
+    assert [line for line in result.outlines if "not today" in line] == ["test_it.py::test_skips_itself: not today"]
 
 
 def test_many_tests_of_a_file_share_a_line(run: Run) -> None:
