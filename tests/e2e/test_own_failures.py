@@ -88,7 +88,7 @@ async def stage(nobody: str, recorder: Recorder) -> AsyncIterator[Stage]:
         return tenant_toml(org, **odd.get(org.name, {}))
 
     orgs = make_orgs([*(f"org-{number}" for number in range(8)), "acme", *odd])
-    configuration = "keep_warm = false\n[limits]\nrequest_timeout = 1\n"
+    configuration = "keep_warm = false\n[limits]\nrequest_timeout = 2\n"
     async with open_stage(orgs, configuration, tenants=section) as stage:
         yield stage
 
@@ -113,15 +113,15 @@ async def test_an_upstream_that_drops_the_request_is_a_502(tenant: Tenant) -> No
 
 
 async def test_an_upstream_that_is_too_slow_is_a_504(tenant: Tenant) -> None:
-    tenant.fault("api_latency", 3)
+    tenant.fault("api_latency", 30)
     answer = await tenant.get()
     assert answer.status == 504
-    assert answer.seconds < 2.5
+    assert answer.seconds < 10
     assert_own_failure(answer)
 
 
 async def test_a_token_endpoint_that_is_too_slow_is_a_503_whose_token_serves_the_next(tenant: Tenant) -> None:
-    tenant.fault("token_latency", 1.5, count=1)
+    tenant.fault("token_latency", 3, count=1)
     answer = await tenant.get()
     assert answer.status == 503
     assert_own_failure(answer)

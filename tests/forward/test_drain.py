@@ -21,7 +21,7 @@ async def test_a_proxy_without_requests_ends_soon_whatever_is_connected() -> Non
         _, _, upstream = await proxy.exchange(client, request())
         started = time.monotonic()
         await proxy.proxy.drain(20)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10
         assert await client.rest() == b""
         assert await fresh.rest() == b""
         assert await upstream.ended()

@@ -89,7 +89,7 @@ async def test_a_wait_ends_at_its_deadline_and_the_next_one_has_its_own() -> Non
         for _ in range(2):
             with pytest.raises(TimeoutError):
                 await stream.receive(soon(stream, 0.05))
-        assert 0.09 <= time.monotonic() - started < 1
+        assert 0.09 <= time.monotonic() - started < 10
         assert stream.lost is None
         peer.send(b"x")
         assert await stream.receive(soon(stream))
