@@ -92,6 +92,8 @@ class Supervision(Protocol):
 UNKNOWN = Refusal("The configuration is being changed.", "reloading", 1.0, final=False, pause=0.1, count=1)
 """Of a client that the one who has the lines no longer knows, or not yet."""
 
+STOPPING = Refusal("The proxy is stopping.", "cancelled", None, final=False, pause=0.1, count=1)
+
 
 class RemoteLine:
     """A source's supply whose line another process has, and which goes on alone once that is gone.
@@ -113,7 +115,8 @@ class RemoteLine:
         self._pardons = True
 
     async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
-        """A newer token than the last; cancelled, what is under way in the other process goes on.
+        """A newer token than the last; cancelled, what is under way in the other process goes on, and may be lost to
+        this one alone.
 
         :param rejected: the upstream refused the last
         """
@@ -163,6 +166,7 @@ class _Shared:
         self.asked = asked
         self._newest: Obtained | None = None
         self._forgetting: asyncio.TimerHandle | None = None
+        self._closed = False
         self._flight: asyncio.Task[Obtained | Refuse] | None = None
 
     @property
@@ -184,6 +188,10 @@ class _Shared:
     async def _fly(self, *, rejected: bool) -> Obtained | Refuse:
         try:
             outcome = await self.line.next(rejected=rejected)
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            return STOPPING.refuse()  # told to those who wait as what it is, not as if they were cancelled themselves
         finally:
             self._flight = None
         if isinstance(outcome, Obtained):
@@ -203,11 +211,13 @@ class _Shared:
             self.line.forget()
 
     async def close(self) -> None:
-        """Waits for a request under way, whose answer may hold the only refresh token there is."""
+        """Asks for nothing any more: see ``Line.next`` for what is under way; and stores what is left."""
+        self._closed = True
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.wait({self._flight})
         if self._forgetting is not None:
             self._forgetting.cancel()
-        if self._flight is not None:
-            await asyncio.wait({self._flight})
         await self.line.close()
 
 
@@ -220,6 +230,7 @@ class Lines:
         self._clock = clock
         self._lines: dict[str, _Shared] = {}
         self._retired: list[_Shared] = []
+        self._closed = False
 
     @classmethod
     async def open(cls, settings: Settings, clock: Clock = system_clock) -> Self:
@@ -260,6 +271,8 @@ class Lines:
     async def grant(self, wish: Wish) -> Answer:
         """A newer token for who wishes for one; cancelled, what is under way goes on."""
         shared = self._lines.get(wish.client)
+        if self._closed:
+            return Answer(None, STOPPING)
         if shared is None:
             return Answer(None, UNKNOWN)
         try:
@@ -273,7 +286,8 @@ class Lines:
         return Answer(None, Refusal.of(outcome), asked)
 
     async def close(self) -> None:
-        """Waits for token requests under way, and stores what is not stored yet."""
+        """Asks for nothing any more, waits for what has been sent, and stores what it brings, all at the same time."""
+        self._closed = True
         await asyncio.gather(*(shared.close() for shared in (*self._lines.values(), *self._retired)))
         await self._endpoint.close()
         await self._store.close()

@@ -163,13 +163,15 @@ class Proxy:
     async def drain(self, patience: float | None = None) -> None:
         """Stops accepting, answers what is in flight, and closes everything.
 
-        A token request under way is waited for besides: its answer may hold the only refresh token there is.
+        Tokens are asked for only where what is in flight needs them, and then not at all; a request under way whose
+        answer may hold the only refresh token is waited for besides.
 
         :param patience: seconds for what is in flight; None: ``limits.drain_timeout``
         """
         self._draining = True
         if self._unix is not None:
             self._unix.remove()
+        await self._tenants.wind_down()
         await self._listener.drain(self.settings.limits.drain_timeout if patience is None else patience)
         self._listening = ()
         if hasattr(self, "_watcher"):
@@ -235,6 +237,8 @@ class Proxy:
         reread = self._reread
         if reread is None:
             return ["This proxy was not started from a configuration file."]
+        if self._draining:
+            return ["This proxy is stopping."]
         async with self._reloading:
             try:
                 self.adopt(await asyncio.to_thread(lambda: self.prepare(reread())))

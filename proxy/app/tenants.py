@@ -92,9 +92,15 @@ class Tenants:
         await asyncio.gather(*(source.refresh() for source in sources))
         return self.report(name, self._clock())
 
-    async def close(self) -> None:
-        """Ends keeping; a token request is waited for whose answer may hold the only refresh token there is."""
+    async def wind_down(self) -> None:
+        """From now on a token is asked for only where a request in flight waits for it."""
         await self.keeper.close()
+        for source in (*self._sources.values(), *self._retired):
+            source.wind_down()
+
+    async def close(self) -> None:
+        """Asks for nothing any more; a token request is waited for whose answer may hold the only refresh token."""
+        await self.wind_down()
         await asyncio.gather(*(source.close() for source in (*self._sources.values(), *self._retired)))
         self.close_connections()
         await asyncio.gather(*(guests.close() for guests in self._guests.values()))

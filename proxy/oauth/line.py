@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from proxy.core import backoff, tokens, turn
 from proxy.core.answers import TokenAnswer
@@ -28,6 +28,8 @@ from proxy.oauth.clock import Clock
 from proxy.oauth.endpoint import REQUEST_TIMEOUT
 from proxy.oauth.shelf import ALONE, Shelf, Sleep
 from proxy.oauth.store import Reading, TokenStore
+
+T = TypeVar("T")
 
 Asked = Callable[[str, str, float], None]
 """Told of each token request that is over: grant, outcome (``ok`` or the error code), seconds."""
@@ -130,19 +132,14 @@ class Line:
     async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
         """A newer token than the last: another process's, or one that is asked for now.
 
-        Cancelled, it gives up its lease.
+        Cancelled, it sends nothing any more and gives up its lease; but what was sent and may be good for one use is
+        waited for first, as long as a token request may take, and its answer stored.
 
         :param rejected: the upstream refused the last
         """
         try:
             while True:
-                seen, step = await self._look(rejected=rejected)
-                if isinstance(step, Ask):
-                    async with self._endpoint.turn(self.client):
-                        seen, step = await self._look(rejected=rejected)  # waiting for the turn took its time
-                        outcome = await (self._ask(seen, step) if isinstance(step, Ask) else self._do(seen, step))
-                else:
-                    outcome = await self._do(seen, step)
+                outcome = await self._attempt(rejected=rejected)
                 if isinstance(outcome, Obtained):
                     return await self._confirmed(outcome)
                 if outcome is not None:
@@ -166,6 +163,16 @@ class Line:
     async def close(self) -> None:
         """Stores what is not stored yet, if that can be done in some seconds."""
         await self._shelf.close()
+
+    async def _attempt(self, *, rejected: bool) -> Obtained | Refuse | None:
+        """Looks, and does what is to be done; None where it is to be looked again."""
+        seen, step = await self._look(rejected=rejected)
+        if isinstance(step, Ask):
+            async with self._endpoint.turn(self.client):
+                seen, step = await self._look(rejected=rejected)  # waiting for the turn took its time
+                if isinstance(step, Ask):
+                    return await self._ask(seen, step)
+        return await self._do(seen, step)
 
     async def _look(self, *, rejected: bool) -> tuple[Reading, turn.Step]:
         seen = await self._shelf.look()
@@ -224,12 +231,19 @@ class Line:
         looked = self._clock().elapsed
         try:
             written = await self._shelf.write(seen, asked.record)
-        except StoreError:
+        except (StoreError, asyncio.CancelledError):
             self._shelf.take_back(seen, asked)
             raise
         if written is None or self._clock().elapsed - looked > turn.LEASE - REQUEST_TIMEOUT:
             return None
         self._pardoned = None
+        sending = self._send(written, asked)
+        if asked.client.repeatable:
+            return await sending
+        return await _to_its_end(sending, f"sending for {self.client.tenant}")
+
+    async def _send(self, written: Reading, asked: Ask) -> Obtained | Refuse | None:
+        """The request and its answer's way into the store, under a lease that is renewed."""
         held = _Held(written)
         renewing = asyncio.get_running_loop().create_task(self._renew(held), name=f"lease of {self.client.tenant}")
         try:
@@ -237,7 +251,7 @@ class Line:
         except TokenError as error:
             return await self._failed(held.reading, asked, error)
         except BaseException:
-            await asyncio.shield(self._release(held.reading, asked))
+            await asyncio.shield(self._shelf.release(held.reading, asked))
             raise
         finally:
             renewing.cancel()
@@ -252,12 +266,6 @@ class Line:
                 if renewed is None:
                     return  # lost; what the answer is worth is decided when it is there
                 held.reading = renewed
-
-    async def _release(self, held: Reading, asked: Ask) -> None:
-        """Lets others ask; the journal stays, since what became of a refresh token that was sent is not known."""
-        journal = None if asked.refresh_token is None else asked.record.journal
-        with contextlib.suppress(StoreError):
-            await self._shelf.write(held, replace(asked.record, lease=None, journal=journal))
 
     async def _request(self, asked: Ask) -> _Arrived:
         """One token request, counted."""
@@ -312,3 +320,16 @@ class Line:
     def _pause(self, asked: Ask, error: TokenError) -> float:
         count, final = turn.failures(asked.record) + 1, isinstance(error, TokenRefused)
         return backoff.pause(count, final=final, retry_after=error.retry_after, jitter=self._jitter())
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T], name: str) -> T:
+    """Awaits work that must not be broken off: who is cancelled meanwhile goes once it has ended."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # seen
+        raise
+    return task.result()

@@ -36,8 +36,8 @@ is there before anybody tries the old one."""
 LONGEST_SILENCE = 60.0
 """Seconds between lines of the log that say so."""
 
-LAST_ATTEMPTS = 10
-"""To store it at the end of the process."""
+LAST_WRITES = 2.5
+"""Seconds for that at the end of the process."""
 
 _numbers = itertools.count(1)
 
@@ -50,6 +50,11 @@ class _Unsaved:
     outcome: Record
     what: str
     """To be told while it lasts."""
+
+    @property
+    def lost_with_us(self) -> bool:
+        """It has a refresh token that is nowhere else."""
+        return self.outcome.generation > self.asked.record.generation
 
 
 class Shelf:
@@ -167,23 +172,41 @@ class Shelf:
             self._save_later(_Unsaved(asked, outcome, what))
         return True
 
+    async def release(self, held: Reading, asked: Ask) -> None:
+        """Lets others ask, as far as the store can be used; the journal of a refresh token that was sent stays, since
+        what became of that is not known.
+        """
+        journal = None if asked.refresh_token is None else asked.record.journal
+        outcome = self._known = replace(asked.record, lease=None, journal=journal)
+        if held.version != ALONE:
+            with contextlib.suppress(StoreError):
+                await self._replace(held, asked, outcome)
+
     def take_back(self, seen: Reading, asked: Ask) -> None:
-        """Takes a note back that may have been written though the store failed: nothing was sent after it."""
-        if self.client.grant == "refresh_token":
+        """Takes a note back that may have been written, though nobody waited for that or the store failed: nothing was
+        sent after it.
+        """
+        if seen.version != ALONE:
             journal = None if seen.record is None else seen.record.journal
             outcome = replace(asked.record, lease=None, journal=journal)
             self._save_later(_Unsaved(asked, outcome, "that it asks for a token could not be noted"))
 
     async def close(self) -> None:
-        """Stores what is not stored yet, if that can be done in some seconds."""
+        """Stores what is not stored yet, if that can be done in ``LAST_WRITES`` seconds."""
         if self._saving is not None:
             self._saving.cancel()
             await asyncio.wait({self._saving})
-        for attempt in range(LAST_ATTEMPTS):
-            with contextlib.suppress(StoreError):
-                return await self._save()
-            if attempt < LAST_ATTEMPTS - 1:
-                await self._sleep(PAUSE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WRITES):
+                while True:
+                    with contextlib.suppress(StoreError):
+                        return await self._save()
+                    await self._sleep(PAUSE)
+        if self._unsaved is not None and self._unsaved.lost_with_us:
+            self._tell_loss()
+        return None
+
+    def _tell_loss(self) -> None:
         log.error(
             "tenant %s: its new refresh token could not be stored and ends with this process; "
             "run: genesys-auth-proxy login %s",
@@ -191,7 +214,6 @@ class Shelf:
             self.client.tenant,
             extra={"event": "token.lost", "tenant": self.client.tenant},
         )
-        return None
 
     # --- what the store did not take ---
 

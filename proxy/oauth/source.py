@@ -44,6 +44,8 @@ class Supply(Protocol):
     async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
         """A newer token than the last; one call at a time.
 
+        Cancelled, it sends nothing any more, and ends as soon as nothing is under way that may be good for one use.
+
         :param rejected: the upstream refused the last
         """
 
@@ -90,6 +92,7 @@ class TokenSource:
 
     # Thousands of tenants: what a request touches lies together.
     __slots__ = (
+        "_ahead_of_need",
         "_clock",
         "_closed",
         "_cooling_until",
@@ -128,6 +131,7 @@ class TokenSource:
         self._failure: Failure | None = None
         self._cooling_until = -math.inf
         self._closed = False
+        self._ahead_of_need = True
         self._token: Token | None = None
         self._refused: Token | None = None
         self._doubted_until = math.inf
@@ -309,8 +313,10 @@ class TokenSource:
     async def refresh(self) -> Token:
         """A token fetched from now on, or by a request already under way; shielded like any caller's wait.
 
-        :raises TokenError: the request failed
+        :raises TokenError: the request failed, or the proxy is stopping
         """
+        if not self._ahead_of_need:
+            raise self._stopping()
         return await asyncio.shield(self._fly())
 
     @property
@@ -318,19 +324,25 @@ class TokenSource:
         """A token request is under way, or what one brought is not stored yet."""
         return self._flight is not None or self._supply.unsaved
 
+    def wind_down(self) -> None:
+        """From now on asks only for callers who wait for a token, until ``close``."""
+        self._ahead_of_need = False
+
     async def close(self) -> None:
-        """Ends a token request under way, at once where it costs nothing to ask again, and stores what is left."""
+        """Asks for nothing any more: see ``Supply.next`` for what is under way; and stores what is left."""
         self._closed = True
+        self.wind_down()
         if self._flight is not None:
-            if self.client.repeatable:
-                self._flight.cancel()
+            self._flight.cancel()
             await asyncio.wait({self._flight})
         await self._supply.close()
 
     # --- the one refresh ---
 
     def _refresh_behind(self, now: Instant) -> None:
-        if self._flight is None and (self._failure is None or now.elapsed >= self._failure.until):
+        if not self._ahead_of_need or self._flight is not None:
+            return
+        if self._failure is None or now.elapsed >= self._failure.until:
             self._fly()
 
     def _fly(self) -> asyncio.Task[Token]:

@@ -8,7 +8,7 @@ import logging
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
@@ -38,8 +38,9 @@ SURVEY_PATIENCE = 3.0
 WISH_PATIENCE = 30.0
 """Seconds for what takes a worker longer: a token request, settings of thousands of tenants."""
 
-LAST_TOKENS = 12.0
-"""Seconds beyond ``limits.drain_timeout`` for token requests under way at the end."""
+LAST_TOKENS = 15.0
+"""Seconds beyond ``limits.drain_timeout`` for token requests that were sent before: 10 for their answers, and some to
+store those."""
 
 
 class Supervisor:
@@ -148,14 +149,21 @@ class Supervisor:
             sock.close()
         for worker in self._processes:
             worker.tell("end")
-        ends = {worker.end: worker for worker in self._processes}
+        ends = {worker.end for worker in self._processes}
         if ends:
-            _, late = await asyncio.wait(ends, timeout=patience + LAST_TOKENS if patience else 0)
-            if late:
-                self.kill()
-            await asyncio.gather(*ends)
-        await self._lines.close()
+            await asyncio.wait(ends, timeout=patience)
+        # Nobody waits for a token any more, and the workers' last ones may take as long as these.
+        await asyncio.gather(self._see_all_off(ends, LAST_TOKENS if patience else 0), self._lines.close())
         await self._admin.close()
+
+    async def _see_all_off(self, ends: Set[asyncio.Task[int]], patience: float) -> None:
+        """Waits for the workers' ends, and makes one after ``patience`` seconds."""
+        if not ends:
+            return
+        _, late = await asyncio.wait(ends, timeout=patience)
+        if late:
+            self.kill()
+        await asyncio.gather(*ends)
 
     def kill(self) -> None:
         """Ends every worker at once."""

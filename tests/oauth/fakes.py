@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
+from proxy.core.lineage import Record
 from proxy.core.report import Tally
 from proxy.core.secret import Secret
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
@@ -105,6 +106,10 @@ class World:
         self.endpoint = ScriptedEndpoint(*script, latency=latency)
         self.store = MemoryStore(lambda: self.clock.look().wall)
         self.tallies: dict[str, Tally] = {}
+
+    async def kept(self, source: TokenSource) -> Record:
+        """What is stored of a source's tokens."""
+        return (await self.store.load(source.client.line)).record or Record()
 
     def source(
         self,

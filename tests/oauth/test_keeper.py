@@ -415,10 +415,10 @@ async def test_close_leaves_a_refresh_under_way_to_its_source() -> None:
     assert world.clock.loop.now == 1.0
     assert world.endpoint.under_way == 1
     left = asyncio.all_tasks() - {asyncio.current_task()}
-    assert {task.get_name() for task in left} == {"token request for acme", "lease of acme"}
+    assert {task.get_name() for task in left} == {"token request for acme", "sending for acme", "lease of acme"}
     await source.close()
     assert world.clock.loop.now == 5.0
-    assert source.current() is not None
+    assert (await world.kept(source)).access is not None
 
 
 @in_virtual_time

@@ -6,12 +6,13 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
-from proxy.core.lineage import Record
+from proxy.core.lineage import Lease, Record, digest
 from proxy.core.secret import Secret
 from proxy.core.turn import LEASE, LOOK_AGAIN, Refuse, supplied
 from proxy.errors import StoreError, TokenError, TokenRefused, TokenUnavailable
@@ -31,6 +32,7 @@ class Rotating:
     :ivar shown: the refresh token of each request
     :ivar latency: seconds that each takes
     :ivar before: called with each request
+    :ivar room: for requests at the same time
     """
 
     def __init__(self) -> None:
@@ -38,9 +40,10 @@ class Rotating:
         self.shown: list[str | None] = []
         self.latency = 1.0
         self.before: Callable[[], None] = lambda: None
+        self.room = asyncio.Semaphore(16)
 
     def turn(self, client: Client) -> asyncio.Semaphore:
-        return asyncio.Semaphore(1)
+        return self.room
 
     async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         self.before()
@@ -56,6 +59,8 @@ class Kept(MemoryStore):
     """A store that processes share, and that a test takes away.
 
     :ivar down: it can't be used
+    :ivar writing: seconds until a write is there, which goes on though its caller has left
+    :ivar reporting: seconds more until its caller knows
     """
 
     shared = True
@@ -63,6 +68,8 @@ class Kept(MemoryStore):
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(lambda: clock.look().wall)
         self.down = False
+        self.writing = 0.0
+        self.reporting = 0.0
 
     async def load(self, key: str) -> Reading:
         self._reach()
@@ -70,7 +77,16 @@ class Kept(MemoryStore):
 
     async def replace(self, seen: Reading, record: Record) -> Reading | None:
         self._reach()
-        return await super().replace(seen, record)
+        if not self.writing + self.reporting:
+            return await super().replace(seen, record)
+        write = asyncio.get_running_loop().create_task(self._replace_late(seen, record), name="the store's thread")
+        return await asyncio.shield(write)
+
+    async def _replace_late(self, seen: Reading, record: Record) -> Reading | None:
+        await asyncio.sleep(self.writing)
+        written = await super().replace(seen, record)
+        await asyncio.sleep(self.reporting)
+        return written
 
     def _reach(self) -> None:
         if self.down:
@@ -112,6 +128,16 @@ async def token(line: Line) -> str:
     outcome = await line.next()
     assert isinstance(outcome, Obtained)
     return outcome.access_token
+
+
+def begin(line: Line) -> asyncio.Task[Obtained | Refuse]:
+    """Somebody who needs a token."""
+    return asyncio.get_running_loop().create_task(line.next(), name="line")
+
+
+async def cancel(asking: asyncio.Task[Obtained | Refuse]) -> None:
+    asking.cancel()
+    await asyncio.wait({asking})
 
 
 def has_unsaved(line: Line) -> bool:
@@ -190,14 +216,93 @@ async def test_who_waits_learns_of_failure_and_asks_for_nothing() -> None:
 @in_virtual_time
 async def test_a_request_that_is_cancelled_gives_its_lease_up() -> None:
     world = World("client_credentials")
-    asking = asyncio.create_task(world.line().next(), name="one")  # noqa: TID251 cancelled below
+    asking = begin(world.line())
     await asyncio.sleep(0.5)
-    asking.cancel()
-    await asyncio.wait({asking})
+    await cancel(asking)
     assert world.record().lease is None
     assert await token(world.line()) == "access-2"
     assert world.clock.loop.now == 1.5
     assert world.counted == [("client_credentials", "cancelled"), ("client_credentials", "ok")]
+
+
+@in_virtual_time
+async def test_a_lease_is_given_up_though_it_is_being_renewed() -> None:
+    world = World("client_credentials")
+    world.endpoint.latency = LEASE
+    asking = begin(world.line())
+    await asyncio.sleep(LEASE / 3 - 0.1)
+    world.store.reporting = 0.2
+    await asyncio.sleep(0.2)  # it is prolonged, and its owner does not know yet
+    await cancel(asking)
+    assert world.record().lease is None
+
+
+@in_virtual_time
+async def test_who_waits_for_a_turn_and_is_cancelled_sends_nothing() -> None:
+    world = World()
+    world.endpoint.room = asyncio.Semaphore(0)
+    asking = begin(world.line())
+    await settle()
+    await cancel(asking)
+    assert world.clock.loop.now == 0.0
+    assert world.endpoint.shown == []
+    assert world.record() == Record()
+
+
+@in_virtual_time
+async def test_who_waits_for_another_and_is_cancelled_sends_nothing() -> None:
+    world = World()
+    first, second = begin(world.line()), begin(world.line())
+    await asyncio.sleep(0.5)
+    await cancel(second)
+    assert world.clock.loop.now == 0.5
+    await first
+    assert world.endpoint.shown == ["refresh-0"]
+
+
+@pytest.mark.parametrize("part", ["writing", "reporting"])
+@in_virtual_time
+async def test_a_note_that_was_being_written_is_taken_back_by_who_is_cancelled(part: str) -> None:
+    world = World()
+    line = world.line()
+    setattr(world.store, part, 1.0)
+    asking = begin(line)
+    await asyncio.sleep(0.5)
+    await cancel(asking)
+    assert world.clock.loop.now == 0.5
+    setattr(world.store, part, 0.0)
+    await line.close()
+    await asyncio.sleep(1.0)
+    assert world.endpoint.shown == []
+    assert (world.record().lease, world.record().journal) == (None, None)
+    assert await token(world.line()) == "access-1"
+
+
+@in_virtual_time
+async def test_what_was_sent_and_is_good_for_one_use_is_waited_for_and_stored_before_who_is_cancelled_goes() -> None:
+    world = World()
+    asking = begin(world.line())
+    await asyncio.sleep(0.5)
+    await cancel(asking)
+    assert asking.cancelled()
+    assert world.clock.loop.now == 1.0
+    assert (world.record().lease, world.record().journal, world.refresh_token) == (None, None, "refresh-1")
+
+
+@in_virtual_time
+async def test_who_finds_another_asking_once_it_has_its_turn_gives_that_to_the_next() -> None:
+    world = World()
+    world.endpoint.room = asyncio.Semaphore(0)
+    asking = begin(world.line())
+    await settle()
+    seen = await world.store.load(world.client.line)
+    first = supplied(Record(), Secret("refresh-0"), seeds=(digest(Secret("refresh-0")),))
+    await world.store.replace(seen, replace(first, lease=Lease("another/1", seen.now + LEASE)))
+    world.endpoint.room.release()
+    await settle()
+    assert world.endpoint.shown == []
+    assert not world.endpoint.room.locked()
+    await cancel(asking)
 
 
 # --- invalid_grant ---

@@ -10,6 +10,7 @@ from functools import partial
 import pytest
 
 from proxy.core.report import TokenState
+from proxy.core.secret import Secret
 from proxy.core.tokens import Token, state
 from proxy.errors import TokenUnavailable
 from proxy.oauth.source import TokenSource
@@ -301,7 +302,12 @@ async def test_close_waits_for_a_request_that_may_have_used_something_up() -> No
     await settle()
     await source.close()
     assert world.clock.loop.now == 2.0
-    assert source.token_now() is await caller
+    record = await world.kept(source)
+    assert record.access is not None
+    assert record.access.token == Secret("token-1")
+    assert (record.lease, record.journal) == (None, None)
+    with pytest.raises(TokenUnavailable, match="the proxy is stopping"):
+        await caller
 
 
 @in_virtual_time
@@ -326,7 +332,9 @@ async def test_close_waits_for_a_request_that_fails_and_says_nothing_of_it() -> 
     caller.cancel()
     await source.close()
     assert world.clock.loop.now == 2.0
-    assert source.failure is not None
+    record = await world.kept(source)
+    assert record.setback is not None
+    assert record.journal is None
 
 
 @in_virtual_time
@@ -337,6 +345,25 @@ async def test_close_has_nothing_to_wait_for_when_nothing_is_under_way() -> None
     await source.close()
     await world.source("emca").close()
     assert world.clock.loop.now == 0.0
+
+
+@in_virtual_time
+async def test_towards_the_end_only_callers_who_wait_have_a_token_asked_for() -> None:
+    world = World()
+    source = world.source()
+    source.wind_down()
+    source.fetch_behind()
+    with pytest.raises(TokenUnavailable, match="the proxy is stopping"):
+        await source.refresh()
+    await settle()
+    assert world.endpoint.asked == []
+    token = await source.token(PATIENCE)
+    await asyncio.sleep(LIFETIME - AHEAD)
+    assert source.current() is token  # stale, and left so
+    await settle()
+    assert world.endpoint.asked == [0.0]
+    source.reject(token)
+    assert (await source.token(PATIENCE)).access_token == "token-2"
 
 
 # --- the store ---

@@ -65,7 +65,7 @@ def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P,
         with asyncio.Runner(loop_factory=VirtualLoop) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: unseen.append(context))
             runner.run(test(*args, **kwargs))
-        assert not unseen
+        assert not unseen, unseen
 
     return run
 

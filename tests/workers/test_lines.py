@@ -34,14 +34,16 @@ class Endpoint:
 
     :ivar shown: the refresh token of each request
     :ivar fails: with this, instead of an answer
+    :ivar room: for requests at the same time
     """
 
     def __init__(self) -> None:
         self.shown: list[str] = []
         self.fails: Exception | None = None
+        self.room = asyncio.Semaphore(16)
 
     def turn(self, client: Client) -> asyncio.Semaphore:
-        return asyncio.Semaphore(1)
+        return self.room
 
     async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         assert refresh_token is not None
@@ -249,6 +251,26 @@ async def test_the_end_waits_for_a_request_under_way(tmp_path: Path) -> None:
     wishing.cancel()
     await world.lines.close()
     assert await world.kept() == "acme-1"
+
+
+@in_virtual_time
+async def test_the_end_begins_nothing_and_waits_for_all_that_was_sent_at_once(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme", "globex", "initech")
+    world.endpoint.room = asyncio.Semaphore(2)
+    loop = asyncio.get_running_loop()
+    sent = [loop.create_task(refusal(world.worker(tenant)), name=tenant) for tenant in ("acme", "globex")]
+    await settle()
+    waiting = loop.create_task(refusal(world.worker("initech")), name="initech")
+    await asyncio.sleep(0.5)
+    await world.lines.close()
+    assert world.clock.loop.now == 1.0
+    assert world.endpoint.shown == ["acme-0", "globex-0"]
+    assert [await world.kept(tenant) for tenant in ("acme", "globex")] == ["acme-2", "globex-2"]
+    late = await refusal(world.worker())
+    assert {str(each.error) for each in (*await asyncio.gather(*sent), await waiting, late)} == {
+        "The proxy is stopping."
+    }
+    assert len(world.endpoint.shown) == 2
 
 
 @in_virtual_time
