@@ -52,6 +52,8 @@ class Feed:
         self._entries: dict[str, Entry] = {}
         self._head: Entry = {}
         self._viewers: set[asyncio.Queue[bytes | None]] = set()
+        self._coming = asyncio.Lock()
+        """Held from the look for room to the place taken: the first viewer's look at the proxy lies between."""
         self._task: asyncio.Task[None] | None = None
 
     async def follow(self) -> AsyncGenerator[bytes, None]:
@@ -61,13 +63,14 @@ class Feed:
 
         :raises TooManyViewers: there is no room
         """
-        if len(self._viewers) >= MOST_VIEWERS:
-            raise TooManyViewers
-        if self._task is None:
-            await self._look()
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="status feed")
-        viewer: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=4)
-        self._viewers.add(viewer)
+        async with self._coming:
+            if len(self._viewers) >= MOST_VIEWERS:
+                raise TooManyViewers
+            if self._task is None:
+                await self._look()
+                self._task = asyncio.get_running_loop().create_task(self._run(), name="status feed")
+            viewer: asyncio.Queue[bytes | None] = asyncio.Queue(maxsize=4)
+            self._viewers.add(viewer)
         try:
             yield await self._everything()
             while (event := await viewer.get()) is not None:
@@ -76,13 +79,14 @@ class Feed:
             self._viewers.discard(viewer)
 
     async def close(self) -> None:
-        """Ends every viewer's events."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        for viewer in self._viewers:
-            _hand(viewer, None)
+        """Ends the events of every viewer that has come."""
+        async with self._coming:
+            if self._task is not None:
+                self._task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._task
+            for viewer in self._viewers:
+                _hand(viewer, None)
 
     async def _run(self) -> None:
         while self._viewers:

@@ -25,9 +25,12 @@ class Proxy:
         self.shown = report(tenant("acme"), tenant("globex"))
         self.asked = 0
         self.failure: Exception | None = None
+        self.go = asyncio.Event()
+        self.go.set()
 
     async def survey(self) -> ProxyReport:
         self.asked += 1
+        await self.go.wait()
         if self.failure is not None:
             raise self.failure
         return self.shown
@@ -137,6 +140,40 @@ async def test_more_tenants_make_rarer_events(proxy: Proxy, status: Feed, clock:
     proxy.shown = report(*(tenant(f"t{number}") for number in range(2500)))
     async with aclosing(status.follow()) as events:
         assert read(await anext(events))["every"] == 2.5
+
+
+async def test_as_many_as_there_is_room_for_share_one_look_when_they_come_at_once(
+    proxy: Proxy, status: Feed, clock: SkippingLoop
+) -> None:
+    proxy.go.clear()
+    viewers = [status.follow() for _ in range(MOST_VIEWERS + 5)]
+    coming = [clock.create_task(_next(viewer), name="viewer") for viewer in viewers]
+    await clock.skip(1.01)
+    proxy.go.set()
+    events = await asyncio.gather(*coming, return_exceptions=True)
+    assert [type(event) for event in events] == [bytes] * MOST_VIEWERS + [TooManyViewers] * 5
+    assert proxy.asked == 1
+    assert len([task for task in asyncio.all_tasks() if task.get_name() == "status feed"]) == 1
+    await clock.skip(1.01)
+    assert proxy.asked == 2
+    for viewer in viewers:
+        await viewer.aclose()
+
+
+async def test_a_look_that_is_under_way_at_the_close_leaves_nothing_behind(proxy: Proxy, clock: SkippingLoop) -> None:
+    status = Feed(proxy.survey)
+    proxy.go.clear()
+    events = status.follow()
+    coming = clock.create_task(_next(events), name="viewer")
+    await clock.skip(0)
+    closing = clock.create_task(status.close(), name="close")
+    await clock.skip(0)
+    proxy.go.set()
+    await closing
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "status feed"]
+    assert read(await coming)["whole"] is True
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
 
 
 async def test_there_is_room_for_so_many(status: Feed, clock: SkippingLoop) -> None:
