@@ -14,7 +14,7 @@ MACOS_FILES = 10_240
 """``OPEN_MAX`` of its ``sys/syslimits.h``."""
 
 RESERVED_FILES = 128
-"""For what is no connection: the log, stores, secret files, the admin port."""
+"""For all but clients and their upstreams: 64 connections to the admin port, logins, stores, secret files, the log."""
 
 
 def keep_private() -> None:

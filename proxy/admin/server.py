@@ -17,6 +17,7 @@ from aiohttp import web
 
 from proxy.admin.access import check_name, check_page
 from proxy.admin.answers import answer, error_answer, error_body, json_answer, stream_fields, whole
+from proxy.admin.connections import Connections
 from proxy.admin.feed import Feed, TooManyViewers
 from proxy.admin.health import readiness, startup
 from proxy.admin.metrics import Metrics
@@ -36,8 +37,8 @@ from proxy.errors import (
 _GRACE = 0.5
 """Seconds that answers under way have at the close, before and after they are cancelled."""
 
-_IDLE = 75.0
-"""Seconds after which a connection without a request is closed; scrapers ask every 15 to 60 s."""
+_VIEWER_PATIENCE = 30.0
+"""Seconds for a viewer to take an event."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class AdminServer:
         self._metrics = Metrics()
         self._scraping = asyncio.Lock()
         self._feed = Feed(control.survey)
-        self._web: web.Server | None = None
+        self._connections: Connections | None = None
         self._listener: asyncio.Server | None = None
 
     def allow_hosts(self, allowed_hosts: tuple[str, ...]) -> None:
@@ -95,29 +96,24 @@ class AdminServer:
 
         :raises OSError: the address can't be bound
         """
-        loop = asyncio.get_running_loop()
-        self._web = web.Server(self._answer)
-        self._listener = await loop.create_server(
-            partial(_connection, self._web, loop), self._options.host, self._options.port
+        self._connections = Connections(self._answer)
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._connections, self._options.host, self._options.port
         )
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     async def close(self) -> None:
         """Closes the port, gives answers under way a moment, then ends every connection."""
-        if self._listener is None or self._web is None:
+        if self._listener is None or self._connections is None:
             return
         self._listener.close()
+        self._connections.pre_shutdown()  # reads no further request, so that no viewer comes any more
         await self._feed.close()
-        transports = [connection.transport for connection in self._web.connections]
-        self._web.pre_shutdown()
-        await self._web.shutdown(_GRACE)
-        for transport in transports:
-            # A close would wait for a client that does not read.
-            if transport is not None:
-                transport.abort()
+        await self._connections.shutdown(_GRACE)
+        self._connections.abort()
         await self._listener.wait_closed()
-        self._listener = self._web = None
+        self._listener = self._connections = None
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -174,11 +170,11 @@ class AdminServer:
             return error_answer(503, "too.many.viewers", "Too many pages follow already; close one.")
         response = web.StreamResponse(headers=stream_fields("text/event-stream"))
         async with contextlib.aclosing(events):
-            with contextlib.suppress(ConnectionResetError):  # the viewer has left
+            with contextlib.suppress(ConnectionResetError, TimeoutError):  # the viewer has left, or sleeps
                 await response.prepare(request)
-                await response.write(event)
+                await _give(response, event)
                 async for event in events:
-                    await response.write(event)
+                    await _give(response, event)
         return response
 
     async def _healthz(self) -> web.Response:
@@ -216,31 +212,9 @@ class AdminServer:
         return json_answer({"version": VERSION, "tenant": tenant_status(tenant)})
 
 
-class _Connection(web.RequestHandler):
-    """One client's connection. What is not HTTP gets an answer that repeats nothing of it, and no log line."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002 - aiohttp's signature
-        status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002
-        message: str | None = None,  # noqa: ARG002
-    ) -> web.StreamResponse:
-        return error_answer(status)
-
-
-def _connection(server: web.Server, loop: asyncio.AbstractEventLoop) -> _Connection:
-    return _Connection(
-        server,
-        loop=loop,
-        keepalive_timeout=_IDLE,
-        access_log=None,  # type: ignore[arg-type]  # None turns it off, as web.AppRunner documents
-        lingering_time=1.0,
-        # Bodies are read only to skip them.
-        auto_decompress=False,
-    )
+async def _give(response: web.StreamResponse, event: bytes) -> None:
+    async with asyncio.timeout(_VIEWER_PATIENCE):
+        await response.write(event)
 
 
 def _local_address(request: web.BaseRequest) -> str | None:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from yarl import URL
 
 from tests.support.peers import Peer, open_peer
 from tests.support.stages import ECHO, Stage, Tenant, make_orgs, open_stage, until
@@ -150,6 +151,18 @@ async def test_what_can_be_read_in_two_ways_goes_nowhere(stage: Stage, trick: st
         if trick in TRICKS:
             assert await peer.ended() or peer.closed, "what follows is not taken for a request"
     assert untouched(stage)
+
+
+async def test_a_crowd_at_the_admin_port_takes_few_files_and_keeps_no_probe_out(stage: Stage) -> None:
+    await Tenant(stage, GOOD).get()
+    port = URL(stage.proxy.admin_url).port
+    assert port is not None
+    before = stage.proxy.open_files
+    async with contextlib.AsyncExitStack() as stack, good_traffic(stage):
+        for _ in range(400):
+            await stack.enter_async_context(open_peer(port))
+        assert (await stage.admin("GET", "/healthz")).status == 200
+        assert stage.proxy.open_files - before < 100
 
 
 @pytest.mark.slow

@@ -93,6 +93,11 @@ class RunningProxy:
         """Bytes of its memory that were in use when it was most; on Linux only."""
         return self._memory("VmHWM")
 
+    @property
+    def open_files(self) -> int:
+        """Files and sockets that it has open; on Linux only."""
+        return len(list(Path(f"/proc/{self._process.pid}/fd").iterdir()))
+
     def _memory(self, name: str) -> int:
         status = Path(f"/proc/{self._process.pid}/status").read_text("ascii")
         found = re.search(rf"^{name}:\s+(\d+) kB$", status, re.MULTILINE)
