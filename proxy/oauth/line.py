@@ -25,7 +25,6 @@ from proxy.core.tokens import Instant
 from proxy.core.turn import Adopt, Ask, GiveUp, Refuse, Wait
 from proxy.errors import StoreError, TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.clock import Clock
-from proxy.oauth.endpoint import REQUEST_TIMEOUT
 from proxy.oauth.shelf import ALONE, Shelf, Sleep
 from proxy.oauth.store import Reading, TokenStore
 
@@ -228,14 +227,15 @@ class Line:
 
     async def _ask(self, seen: Reading, asked: Ask) -> Obtained | Refuse | None:
         """What a request brings; None where it is to be looked again, because somebody was faster."""
-        looked = self._clock().elapsed
         try:
             written = await self._shelf.write(seen, asked.record)
         except (StoreError, asyncio.CancelledError):
             self._shelf.take_back(seen, asked)
             raise
-        if written is None or self._clock().elapsed - looked > turn.LEASE - REQUEST_TIMEOUT:
+        if written is None:
             return None
+        if written.version == ALONE:
+            self._shelf.take_back(seen, asked)
         self._pardoned = None
         sending = self._send(written, asked)
         if asked.client.repeatable:

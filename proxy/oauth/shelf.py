@@ -2,7 +2,7 @@
 
 A client without refresh tokens does without the store then. One with refresh tokens waits for it, because another
 process may be using the same one; what a request has brought at that moment is kept here, and stored as soon as that
-can be done.
+can be done. A store that takes too long can't be used either.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from proxy.core import turn
@@ -20,6 +21,7 @@ from proxy.core.lineage import Record
 from proxy.core.turn import Ask
 from proxy.errors import StoreError
 from proxy.oauth.clock import Clock
+from proxy.oauth.endpoint import REQUEST_TIMEOUT
 from proxy.oauth.store import Reading, TokenStore
 
 log = logging.getLogger(__name__)
@@ -29,17 +31,35 @@ Sleep = Callable[[float], Awaitable[None]]
 ALONE = -1
 """Version of a reading that did not come from the store, which can't be used just now."""
 
+PROMPT = turn.LEASE - REQUEST_TIMEOUT
+"""Seconds for what a turn asks of the store. With more, the lease might be over before the request under it is."""
+
 PAUSE = 0.5
 """Seconds between attempts to store a refresh token that could not be stored: many fit in ``turn.GRACE``, so that it
 is there before anybody tries the old one."""
 
 LONGEST_SILENCE = 60.0
-"""Seconds between lines of the log that say so."""
+"""Seconds between lines of the log that say so, or that it is done without the store."""
 
 LAST_WRITES = 2.5
 """Seconds for that at the end of the process."""
 
+TOO_SLOW = f"The token store is too slow: it takes more than {PROMPT:.0f} s."
+
 _numbers = itertools.count(1)
+
+
+@contextlib.asynccontextmanager
+async def _promptly(after: float = 0.0) -> AsyncIterator[None]:
+    """For what is asked of the store, which may take ``PROMPT`` seconds, and ``after`` before.
+
+    :raises StoreError: it takes longer
+    """
+    try:
+        async with asyncio.timeout(after + PROMPT):
+            yield
+    except TimeoutError:
+        raise StoreError(TOO_SLOW) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +68,16 @@ class _Unsaved:
 
     asked: Ask
     outcome: Record
-    what: str
-    """To be told while it lasts."""
 
     @property
     def lost_with_us(self) -> bool:
         """It has a refresh token that is nowhere else."""
         return self.outcome.generation > self.asked.record.generation
+
+    def __str__(self) -> str:
+        if self.lost_with_us:
+            return "its new refresh token is in memory only, and lost if this process ends"
+        return "what became of its token request could not be stored"
 
 
 class Shelf:
@@ -75,6 +98,7 @@ class Shelf:
         self._unsaved: _Unsaved | None = None
         self._saving: asyncio.Task[None] | None = None
         self._one_saves = asyncio.Lock()
+        self._told_alone = -math.inf
         self._lead = clock().wall - clock().elapsed
 
     def now(self) -> float:
@@ -98,12 +122,11 @@ class Shelf:
         :raises StoreError: the store can't be used, and nothing may be done without
         """
         try:
-            await self._save()
-            seen = await self._store.load(self._key)
-        except StoreError:
-            if not self._may_go_alone:
-                raise
-            return Reading(self._key, self._known, ALONE, self.now())
+            async with _promptly():
+                await self._save()
+                seen = await self._store.load(self._key)
+        except StoreError as error:
+            return self._go_alone(self._known, error)
         self._lead = seen.now - self._clock().elapsed
         record = seen.record or Record()
         if record.generation < self._known.generation:
@@ -119,22 +142,30 @@ class Shelf:
     async def changed(self, seen: Reading, seconds: float) -> None:
         """Waits for another process's writing, at most so long.
 
-        :raises StoreError: the store can't be used
+        :raises StoreError: the store can't be used, and nothing may be done without
         """
-        await self._store.changed(seen, seconds)
+        try:
+            async with _promptly(after=seconds):
+                await self._store.changed(seen, seconds)
+        except StoreError:
+            if not self._may_go_alone:
+                raise
+            await self._sleep(min(PAUSE, seconds))
 
     async def write(self, seen: Reading, record: Record) -> Reading | None:
-        """Writes over what was seen; None where somebody else has written since.
+        """Writes over what was seen; None where somebody else has written since. It may be there later even so.
 
         :raises StoreError: the store can't be used, and nothing may be done without
         """
         if seen.version != ALONE:
+            began = self._clock().elapsed
             try:
-                written = await self._store.replace(seen, record)
-            except StoreError:
-                if not self._may_go_alone:
-                    raise
-                written = Reading(self._key, record, ALONE, seen.now)
+                async with _promptly():
+                    written = await self._store.replace(seen, record)
+                if self._clock().elapsed - began > PROMPT:
+                    raise StoreError(TOO_SLOW)  # though no timer of ours ran that long, as where the machine slept
+            except StoreError as error:
+                written = self._go_alone(record, error)
         else:
             written = replace(seen, record=record)
         if written is not None:
@@ -148,11 +179,12 @@ class Shelf:
 
         :raises StoreError: the store can't be used
         """
-        seen = await self._store.load(self._key)
-        if seen.record is not None and seen.record.generation == self._known.generation:
-            confirmed = replace(seen.record, organization=organization)
-            if await self._store.replace(seen, confirmed) is not None:
-                self._known = confirmed
+        async with _promptly():
+            seen = await self._store.load(self._key)
+            if seen.record is not None and seen.record.generation == self._known.generation:
+                confirmed = replace(seen.record, organization=organization)
+                if await self._store.replace(seen, confirmed) is not None:
+                    self._known = confirmed
 
     async def keep(self, held: Reading, asked: Ask, outcome: Record) -> bool:
         """Stores what a request brought, before anybody uses it; False where the store has something better.
@@ -162,14 +194,12 @@ class Shelf:
         self._known = outcome
         try:
             if held.version != ALONE:
-                return await self._replace(held, asked, outcome)
+                async with _promptly():
+                    return await self._replace(held, asked, outcome)
         except StoreError as error:
             self._tell_failure("what the token endpoint answered could not be stored", error)
-        if self.client.grant == "refresh_token":
-            what = "why it got no token could not be stored"
-            if outcome.generation > asked.record.generation:
-                what = "its new refresh token is in memory only, and lost if this process ends"
-            self._save_later(_Unsaved(asked, outcome, what))
+        if not self._may_go_alone or self.unsaved:
+            self._save_later(_Unsaved(asked, outcome))
         return True
 
     async def release(self, held: Reading, asked: Ask) -> None:
@@ -180,7 +210,8 @@ class Shelf:
         outcome = self._known = replace(asked.record, lease=None, journal=journal)
         if held.version != ALONE:
             with contextlib.suppress(StoreError):
-                await self._replace(held, asked, outcome)
+                async with _promptly():
+                    await self._replace(held, asked, outcome)
 
     def take_back(self, seen: Reading, asked: Ask) -> None:
         """Takes a note back that may have been written, though nobody waited for that or the store failed: nothing was
@@ -189,7 +220,7 @@ class Shelf:
         if seen.version != ALONE:
             journal = None if seen.record is None else seen.record.journal
             outcome = replace(asked.record, lease=None, journal=journal)
-            self._save_later(_Unsaved(asked, outcome, "that it asks for a token could not be noted"))
+            self._save_later(_Unsaved(asked, outcome))
 
     async def close(self) -> None:
         """Stores what is not stored yet, if that can be done in ``LAST_WRITES`` seconds."""
@@ -227,6 +258,18 @@ class Shelf:
         """Another process may do the same at the same time, and no harm is done."""
         return self.client.grant != "refresh_token"
 
+    def _go_alone(self, record: Record, error: StoreError) -> Reading:
+        """What to go on from without the store: nobody's lease can be waited for.
+
+        :raises StoreError: nothing may be done without
+        """
+        if not self._may_go_alone:
+            raise error
+        if (now := self._clock().elapsed) - self._told_alone >= LONGEST_SILENCE:
+            self._told_alone = now
+            self._tell_failure("it gets a token without the store, for this process alone", error)
+        return Reading(self._key, replace(record, lease=None), ALONE, self.now())
+
     async def _replace(self, seen: Reading, asked: Ask, outcome: Record) -> bool:
         while await self._store.replace(seen, outcome) is None:
             seen = await self._store.load(self._key)
@@ -249,6 +292,8 @@ class Shelf:
             outcome = turn.merged(seen.record or Record(), unsaved.asked, unsaved.outcome, self.owner)
             if outcome is not None:
                 await self._replace(seen, unsaved.asked, outcome)
+            if self._unsaved is not unsaved:
+                return  # there is more to store by now
             self._unsaved = None
         log.info(
             "tenant %s: what could not be stored before is stored now",
@@ -271,7 +316,7 @@ class Shelf:
             except StoreError as error:
                 if (now := self._clock().elapsed) - told >= silence:
                     silence, told = min(2 * silence, LONGEST_SILENCE), now
-                    self._tell_failure(self._unsaved.what, error)
+                    self._tell_failure(str(self._unsaved), error)
 
     def _tell_failure(self, what: str, error: StoreError) -> None:
         log.error(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -48,11 +49,11 @@ async def world(store: str) -> AsyncIterator[World]:
         yield World(sandbox, org, f"[store]\n{store}")
 
 
-async def status(proxy: RunningProxy) -> int:
+async def status(proxy: RunningProxy, tenant: str | None = None) -> int:
     """What a call through the proxy is answered."""
     async with (
         aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session,
-        session.get(proxy.url + ECHO) as response,
+        session.get(proxy.url + ("" if tenant is None else f"/t/{tenant}") + ECHO) as response,
     ):
         await response.read()
         return response.status
@@ -120,6 +121,34 @@ async def test_sigterm_waits_for_a_refresh_that_nobody_else_waits_for_and_stores
             assert await status(again) == 200
         assert sandbox.ledger.refresh_token_reuses == 0
         assert sandbox.ledger.token_requests["acme", "refresh_token", "ok"] == 2
+
+
+async def test_a_store_that_is_slow_costs_a_client_without_refresh_tokens_seconds_and_the_others_are_told(
+    tmp_path: Path,
+) -> None:
+    plain, refreshing = make_orgs(["plain", "refreshing"])
+    async with Sandbox(SandboxOptions(orgs=(plain, refreshing))) as sandbox:
+        token = refreshing.clients[0].refresh_token
+        tenants = tenant_toml(plain, keep_warm=False)
+        tenants += tenant_toml(refreshing, grant="refresh_token", refresh_token=token, keep_warm=False)
+        file = tmp_path / "tokens.db"
+        configuration = f'{ports_toml(sandbox.base_url)}[limits]\nrequest_timeout = 8\n[store]\nurl = "sqlite:{file}"\n'
+        async with run_proxy(configuration + tenants) as proxy:
+            with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+                other.execute("BEGIN IMMEDIATE")  # as another process does while its disk is slow
+                assert await status(proxy, "plain") == 200
+                await proxy.said("it gets a token without the store")
+                assert await status(proxy, "refreshing") == 503
+                await proxy.said("can't be used without the store. The token store is too slow")
+                assert sum(sandbox.ledger.token_requests.values()) == 1
+                other.execute("ROLLBACK")
+
+            async def heals() -> bool:
+                return await status(proxy, "refreshing") == 200
+
+            await until(heals, 30)
+        assert sandbox.ledger.token_requests["refreshing", "refresh_token", "ok"] == 1
+        assert sandbox.ledger.refresh_token_reuses == 0
 
 
 async def test_nothing_is_kept_on_request() -> None:

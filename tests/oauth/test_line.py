@@ -17,6 +17,7 @@ from proxy.core.secret import Secret
 from proxy.core.turn import LEASE, LOOK_AGAIN, Refuse, supplied
 from proxy.errors import StoreError, TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.line import STORE_PAUSE, Line, Obtained
+from proxy.oauth.shelf import LAST_WRITES, PROMPT
 from proxy.oauth.store import Reading
 from proxy.oauth.store.memory import MemoryStore
 from tests.oauth import fakes
@@ -59,6 +60,7 @@ class Kept(MemoryStore):
     """A store that processes share, and that a test takes away.
 
     :ivar down: it can't be used
+    :ivar reading: seconds until something is read
     :ivar writing: seconds until a write is there, which goes on though its caller has left
     :ivar reporting: seconds more until its caller knows
     """
@@ -68,12 +70,19 @@ class Kept(MemoryStore):
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__(lambda: clock.look().wall)
         self.down = False
+        self.reading = 0.0
         self.writing = 0.0
         self.reporting = 0.0
 
     async def load(self, key: str) -> Reading:
         self._reach()
+        if self.reading:
+            await asyncio.sleep(self.reading)
         return await super().load(key)
+
+    async def changed(self, seen: Reading, seconds: float) -> None:
+        await super().changed(seen, min(seconds, 1.0))
+        self._reach()
 
     async def replace(self, seen: Reading, record: Record) -> Reading | None:
         self._reach()
@@ -434,3 +443,106 @@ async def test_what_the_store_has_forgotten_is_put_back(caplog: pytest.LogCaptur
     assert world.endpoint.shown == ["refresh-0", "refresh-1"]
     assert "has lost the newest refresh token" in caplog.text
     await settle()
+
+
+@in_virtual_time
+async def test_a_client_without_refresh_tokens_waits_for_nobody_once_the_store_is_gone() -> None:
+    world = World("client_credentials")
+    seen = await world.store.load(world.client.line)
+    await world.store.replace(seen, Record(lease=Lease("another/1", seen.now + 2 * LEASE)))
+    asking = begin(world.line())
+    await settle()
+    world.store.down = True
+    assert isinstance(await asking, Obtained)
+    assert world.clock.loop.now < LEASE / 2
+
+
+# --- the store is slow ---
+
+
+@in_virtual_time
+async def test_a_client_without_refresh_tokens_does_without_a_store_that_is_slow_loudly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World("client_credentials")
+    world.store.writing = PROMPT + 0.3
+    line = world.line()
+    assert await token(line) == "access-1"
+    assert world.clock.loop.now == PROMPT + 1.0
+    [told] = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert "without the store" in told
+    assert "too slow" in told
+    await asyncio.sleep(10.0)
+    assert await token(world.line()) == "access-1"  # it is there in the end, and nobody's lease
+    assert world.record().lease is None
+    assert await token(line) == "access-2"
+    assert len([record for record in caplog.records if "without the store" in record.getMessage()]) == 1
+
+
+@in_virtual_time
+async def test_a_client_without_refresh_tokens_does_without_a_store_that_does_not_answer() -> None:
+    world = World("client_credentials")
+    world.store.reading = 1e6
+    assert await token(world.line()) == "access-1"
+    assert world.clock.loop.now == 2 * PROMPT + 1.0
+
+
+@in_virtual_time
+async def test_a_refresh_token_is_not_sent_where_the_store_is_slow_and_it_is_said_why() -> None:
+    world = World()
+    world.store.writing = PROMPT + 0.3
+    line = world.line()
+    found = await refusal(line)
+    assert world.clock.loop.now == PROMPT
+    assert isinstance(found.error, TokenUnavailable)
+    assert (found.error.error, found.pause) == ("store_unavailable", STORE_PAUSE)
+    assert "The token store is too slow" in str(found.error)
+    await asyncio.sleep(10.0)
+    assert world.endpoint.shown == []
+    assert (world.record().lease, world.record().journal) == (None, None)
+    world.store.writing = 0.0
+    assert await token(line) == "access-1"
+    assert world.endpoint.shown == ["refresh-0"]
+
+
+@in_virtual_time
+async def test_a_refresh_token_is_not_sent_where_the_store_does_not_answer() -> None:
+    world = World()
+    world.store.reading = 1e6
+    assert "too slow" in str((await refusal(world.line())).error)
+    assert world.clock.loop.now == PROMPT
+    assert world.endpoint.shown == []
+
+
+@in_virtual_time
+async def test_a_refresh_token_is_not_sent_under_a_lease_that_was_written_before_the_machine_slept() -> None:
+    world = World()
+    world.store.writing = 1.0
+    asking = begin(world.line())
+    await asyncio.sleep(0.5)
+    world.clock.suspend(PROMPT)
+    assert isinstance(await asking, Refuse)
+    assert world.endpoint.shown == []
+
+
+@pytest.mark.parametrize("grant", ["refresh_token", "client_credentials"])
+@in_virtual_time
+async def test_a_store_that_is_just_fast_enough_is_waited_for(grant: str) -> None:
+    world = World(grant)
+    world.store.writing = PROMPT - 0.1
+    assert await token(world.line()) == "access-1"
+    assert world.clock.loop.now == pytest.approx(2 * world.store.writing + 1.0)
+    assert world.record().access is not None
+
+
+@in_virtual_time
+async def test_the_end_is_not_held_up_by_a_store_that_does_not_answer(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    line = world.line()
+    asking = begin(line)
+    await settle()
+    world.store.writing = 1e6
+    await cancel(asking)
+    await line.close()
+    assert world.clock.loop.now == 1.0 + PROMPT + LAST_WRITES
+    assert "genesys-auth-proxy login acme" in caplog.text
