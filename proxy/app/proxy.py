@@ -100,7 +100,7 @@ class Proxy:
         self._tracing = tracing(os.environ)
         self._tenants = Tenants(self._store, self._endpoint, self._supervision, self._tracing, self._clock)
         self._forwarder = Forwarder(
-            self._tenants.rules(settings, parts.clients(settings)),
+            await self._tenants.rules(settings, parts.clients(settings)),
             parts.timing(settings),
             self._journal(settings),
             self._tracing,
@@ -241,7 +241,7 @@ class Proxy:
             return ["This proxy is stopping."]
         async with self._reloading:
             try:
-                self.adopt(await asyncio.to_thread(lambda: self.prepare(reread())))
+                await self.adopt(await asyncio.to_thread(lambda: self.prepare(reread())))
             except (ConfigurationError, OSError) as error:
                 problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
                 for problem in problems:
@@ -261,8 +261,8 @@ class Proxy:
         upstream_tls, tls = client_context(settings.upstream.ca_file), parts.server_tls(self._listen_settings)
         return Prepared(settings, upstream_tls, tls, parts.clients(settings))
 
-    def adopt(self, prepared: Prepared) -> None:
-        """Takes up prepared settings, for every request that begins from now on."""
+    async def adopt(self, prepared: Prepared) -> None:
+        """Takes up prepared settings; requests that begin afterwards follow them."""
         settings = prepared.settings
         if self._tls is not None and prepared.tls is not None:
             self._tls.current = prepared.tls
@@ -275,8 +275,8 @@ class Proxy:
         parts.renew(self._endpoint, settings, prepared.upstream_tls)
         if self._admin is not None:
             self._admin.allow_hosts(settings.access.allowed_hosts)
-        self._tenants.close_connections()
-        self._forwarder.rules = self._tenants.rules(settings, prepared.clients)
+        self._forwarder.rules = await self._tenants.rules(settings, prepared.clients)
+        self._tenants.close_replaced()
         self._forwarder.timing = parts.timing(settings)
         self._forwarder.journal = self._journal(settings)
         self._listener.limits = parts.limits(settings)

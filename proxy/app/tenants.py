@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
 
 from proxy.app import parts
@@ -25,6 +25,16 @@ from proxy.oauth.store import TokenStore
 from proxy.settings import CallerKeySettings, Settings, TenantSettings
 from proxy.traces import Tracing
 from proxy.wire.upstream import Upstream
+
+TURN = 250
+"""Tenants, some 3 ms of work, after which requests have their turn."""
+
+
+async def _in_turns(tenants: Iterable[TenantSettings]) -> AsyncIterator[TenantSettings]:
+    for number, tenant in enumerate(tenants, 1):
+        yield tenant
+        if number % TURN == 0:
+            await asyncio.sleep(0)
 
 
 class Tenants:
@@ -56,6 +66,7 @@ class Tenants:
         self._pools: dict[str, TokenPool] = {}
         self._tallies: dict[str, Tally] = {}
         self._upstreams: dict[BaseUrl, Upstream] = {}
+        self._replaced: list[Upstream] = []
         self._guests: dict[str, Guests] = {}
 
     # --- what is asked of them ---
@@ -110,17 +121,51 @@ class Tenants:
         for upstream in self._upstreams.values():
             upstream.close()
 
+    def close_replaced(self) -> None:
+        """Closes the connections of rules that count no longer, those in use once they are not."""
+        for upstream in self._replaced:
+            upstream.close()
+        self._replaced.clear()
+
     # --- from one configuration to the next ---
 
-    def rules(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> Rules:
+    async def rules(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> Rules:
         """What requests are judged and routed by from now on; what is unchanged is carried over.
+
+        Requests have their turn between every few tenants, still by the rules of before: ``close_replaced`` comes
+        once they count no longer.
 
         :param clients: by the tenant's name
         """
-        self._tallies = {name: self._tallies.get(name) or Tally() for name in settings.tenants}
-        self._find_sources(settings, clients)
-        self._upstreams = self._connect(settings)
+        tallies = {name: self._tallies.get(name) or Tally() for name in settings.tenants}
+        sources: dict[str, TokenSource] = {}
+        warm: dict[TokenSource, bool] = {}
+        members: dict[str, list[TokenSource]] = {}
+        urls: set[BaseUrl] = set()
+        async for tenant in _in_turns(settings.tenants.values()):
+            own = members[tenant.name] = []
+            for client in clients[tenant.name]:
+                source = sources.get(client.key)
+                if source is None:
+                    source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
+                    source.take_over(client, [tallies[tenant.name]], tenant.refresh_ahead)
+                else:
+                    source.tallies.append(tallies[tenant.name])  # tenants of one client share its token
+                own.append(source)
+                warm[source] = tenant.keep_warm or warm.get(source, False)
+            urls.update((tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url))
+        gone = [source for key, source in self._sources.items() if key not in sources]
+        self._retired = [source for source in (*self._retired, *gone) if source.busy]
+        self._tallies, self._sources, self._tenant_sources = tallies, sources, members
+        self._pools = {name: TokenPool(own, self._clock) for name, own in members.items() if len(own) > 1}
+        self._replaced += self._upstreams.values()
+        self._upstreams = self._connect(settings, urls)
         self._guests = self._remember_guests(settings)
+        tenants = {}
+        async for tenant in _in_turns(settings.tenants.values()):
+            tenants[tenant.name.encode("ascii")] = self._tenant(tenant, settings)
+        self.keeper.keep(warm.items())
+        self._warm = [source for source, keep in warm.items() if keep]
         default = settings.routing.default_tenant
         return Rules(
             callers=access.callers(
@@ -129,36 +174,11 @@ class Tenants:
                 settings.access.allowed_origins,
                 self._keys(settings),
             ),
-            tenants={name.encode("ascii"): self._tenant(tenant, settings) for name, tenant in settings.tenants.items()},
+            tenants=tenants,
             default_tenant=None if default is None else default.encode("ascii"),
             tenant_header=settings.routing.tenant_header.lower().encode("ascii"),
             bounds=parts.bounds(settings.limits),
         )
-
-    def _find_sources(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> None:
-        sources: dict[str, TokenSource] = {}
-        warm: dict[TokenSource, bool] = {}
-        self._tenant_sources = {}
-        for tenant in settings.tenants.values():
-            tally = self._tallies[tenant.name]
-            members = self._tenant_sources[tenant.name] = []
-            for client in clients[tenant.name]:
-                source = sources.get(client.key)
-                if source is None:
-                    source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
-                    source.take_over(client, [tally], tenant.refresh_ahead)
-                else:
-                    source.tallies.append(tally)  # tenants of one client share its token
-                members.append(source)
-                warm[source] = tenant.keep_warm or warm.get(source, False)
-        self._pools = {
-            name: TokenPool(members, self._clock) for name, members in self._tenant_sources.items() if len(members) > 1
-        }
-        gone = [source for key, source in self._sources.items() if key not in sources]
-        self._retired = [source for source in (*self._retired, *gone) if source.busy]
-        self._sources = sources
-        self.keeper.keep(warm.items())
-        self._warm = [source for source, keep in warm.items() if keep]
 
     def _keys(self, settings: Settings) -> list[tuple[str, access.Caller]]:
         keys = settings.access.caller_keys
@@ -208,12 +228,7 @@ class Tenants:
         if guests is not None:
             guests.take(news)
 
-    def _connect(self, settings: Settings) -> dict[BaseUrl, Upstream]:
-        urls = {
-            url
-            for tenant in settings.tenants.values()
-            for url in (tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url)
-        }
+    def _connect(self, settings: Settings, urls: Iterable[BaseUrl]) -> dict[BaseUrl, Upstream]:
         tls, within, detours = self._endpoint.tls, settings.limits.connect_timeout, settings.upstream.detours
         return {
             url: Upstream(url, tls, connect_timeout=within, proxy=detours.to(url.host, url.port), clock=elapsed)

@@ -28,6 +28,9 @@ AT_ONCE = 8
 """Refreshes under way at the same time at one login host: a thousand tenants at start are no storm there, and the
 tenants of one that hangs keep nobody else's waiting."""
 
+IN_A_LOOK = 250
+"""Sources looked at before requests have their turn: after a reload, all of thousands are."""
+
 A_JUMP = 1.0
 """Seconds by which the wall clock gains on the other at once where the machine was paused, or the clock was set."""
 
@@ -118,14 +121,16 @@ class Keeper:
         if now.wall - now.elapsed > self._gap + A_JUMP:
             self._plan_anew()  # tokens age by the clock that saw more
         self._gap = now.wall - now.elapsed
-        while self._agenda:
+        for _ in range(IN_A_LOOK):
+            if not self._agenda:
+                return LONGEST_NAP
             at, _, source = self._agenda[0]
             if at > now.elapsed:
                 return min(LONGEST_NAP, max(SHORTEST_NAP, at - now.elapsed))
             heapq.heappop(self._agenda)
             self._noted.discard(source)
             self._consider(source, now)
-        return LONGEST_NAP
+        return 0.0
 
     def _consider(self, source: TokenSource, now: Instant) -> None:
         if source not in self._keep_warm or source in self._busy:

@@ -178,8 +178,8 @@ class Worker:
                 self._answer(words["key"], {"problems": await self._prepare(content)})
             case "adopt":
                 if self._prepared is not None:
-                    self._proxy.adopt(self._prepared)
-                    self._prepared = None
+                    prepared, self._prepared = self._prepared, None
+                    await self._proxy.adopt(prepared)
                 self._answer(words["key"], {})
             case "abandon":
                 self._prepared = None

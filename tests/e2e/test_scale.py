@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from proxy.app.tenants import TURN
 from proxy.oauth.keeper import AT_ONCE
-from tests.support.rig import OK, request, rig
+from tests.support.rig import OK, answer, request, rig
+
+CLOSING = answer(200, "Connection: close", body=b"ok")
+"""So that each request goes to a new connection of the upstream."""
 
 
 def tenants(count: int, **keys: object) -> dict[str, dict[str, object]]:
@@ -47,3 +51,35 @@ async def test_first_tokens_are_fetched_a_few_at_a_time_and_who_is_called_is_not
         upstream.send(OK)
         assert (await client.message()).body == b"ok"
         await proxy.tokens.asked_for(500)
+
+
+async def test_a_reload_of_thousands_of_tenants_gives_requests_their_turn_again_and_again() -> None:
+    count = 4 * TURN
+    async with rig(tenants=tenants(count)) as proxy, proxy.client() as client:
+        await proxy.exchange(client, request(target="/t/t0/api/v2/x"))
+        prepared = proxy.proxy.prepare(proxy.proxy.settings)
+        adopting = asyncio.get_running_loop().create_task(proxy.proxy.adopt(prepared), name="reload")
+        turns = 0
+        while not adopting.done():
+            await asyncio.sleep(0)
+            turns += 1
+        adopting.result()
+        assert turns >= 2 * count / TURN
+        assert proxy.upstream_connections == 0, "those of before are closed"
+        _, got, _ = await proxy.exchange(client, request(target=f"/t/t{count - 1}/api/v2/x"))
+        assert got.body == b"ok"
+        assert proxy.tokens.asked == 2
+
+
+async def test_a_request_in_the_midst_of_a_reload_is_answered_by_the_rules_of_before() -> None:
+    async with rig(tenants=tenants(2 * TURN)) as proxy, proxy.client() as client:
+        await proxy.exchange(client, request(target="/t/t0/api/v2/x"), CLOSING)
+        proxy.edit('client_id = "id-1"', 'client_id = "id-other"')
+        reloading = asyncio.get_running_loop().create_task(proxy.proxy.reload(), name="reload")
+        while not reloading.done():
+            _, got, _ = await proxy.exchange(client, request(target="/t/t0/api/v2/x"), CLOSING)
+            assert got.status == 200
+        assert reloading.result() == []
+        _, got, _ = await proxy.exchange(client, request(target="/t/t1/api/v2/x"), CLOSING)
+        assert got.status == 200
+        assert proxy.tokens.asked == 2
