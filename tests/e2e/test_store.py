@@ -151,6 +151,32 @@ async def test_a_store_that_is_slow_costs_a_client_without_refresh_tokens_second
         assert sandbox.ledger.refresh_token_reuses == 0
 
 
+async def test_a_refresh_token_that_kill_9_took_along_is_tried_once_more_and_told_as_lost(tmp_path: Path) -> None:
+    """The one window that nobody can close: the server has rotated, and its answer is not on disk."""
+    [org] = make_orgs(["acme"])
+    async with Sandbox(SandboxOptions(orgs=(org,))) as sandbox:
+        tenant = tenant_toml(org, grant="refresh_token", refresh_token=org.clients[0].refresh_token, keep_warm=False)
+        configuration = f'{ports_toml(sandbox.base_url)}\n[store]\nurl = "sqlite:{tmp_path}/tokens.db"\n{tenant}'
+        sandbox.faults.set("token_late", 30.0, count=1)
+        with contextlib.suppress(ChildProcessError):  # it ended with -9
+            async with run_proxy(configuration) as proxy:
+                async with asyncio.TaskGroup() as group:
+                    leaving = group.create_task(status(proxy), name="client")
+                    await until(lambda: not sandbox.faults.as_json())
+                    leaving.cancel()
+                proxy.signal(signal.SIGKILL)
+        async with run_proxy(configuration) as again, aiohttp.ClientSession() as session:
+            async with session.get(again.url + ECHO) as refused:
+                assert refused.status == 502
+                assert "Run: genesys-auth-proxy login acme" in await refused.text()
+            assert [await status(again) for _ in range(5)] == [502] * 5
+            async with session.get(f"{again.admin_url}/status.json") as told:
+                [shown] = (await told.json())["tenants"]
+            assert "a process was killed, and the answer with the next one is lost" in shown["diagnosis"]
+        assert sandbox.ledger.refresh_token_reuses == 1
+        assert sandbox.ledger.token_requests["acme", "refresh_token", "invalid_grant"] == 1, "never in a loop"
+
+
 async def test_nothing_is_kept_on_request() -> None:
     async with world('url = "memory:"') as shared:
         for _ in range(2):

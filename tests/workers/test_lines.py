@@ -16,7 +16,7 @@ from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
 from proxy.core.guests import GuestNews
 from proxy.core.secret import Secret
-from proxy.core.turn import Refuse
+from proxy.core.turn import Refuse, supplied
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.line import Obtained
 from proxy.oauth.store.memory import MemoryStore
@@ -206,6 +206,22 @@ async def test_why_there_is_no_token_arrives_as_it_was(tmp_path: Path, error: To
     assert first.error.error == error.error
     assert first.pause >= (error.retry_after or 0.0)
     assert len(world.endpoint.shown) == 1
+
+
+@in_virtual_time
+async def test_a_login_heals_a_line_at_the_next_look(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.fails = USED_UP
+    worker = world.worker()
+    await refusal(worker)
+    assert (await refusal(worker)).error.error == "invalid_grant"
+    assert len(world.endpoint.shown) == 1, "final for that refresh token"
+    world.endpoint.fails = None
+    seen = await world.store.load(worker.client.line)
+    assert seen.record is not None
+    await world.store.replace(seen, supplied(seen.record, Secret("of-a-login")))
+    assert await token(worker) == "access-2"
+    assert world.endpoint.shown[1] == "of-a-login"
 
 
 @in_virtual_time

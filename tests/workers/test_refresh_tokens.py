@@ -35,8 +35,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 class Stage:
     """Two workers for a tenant that refreshes, and the sandbox that punishes every reuse."""
 
-    def __init__(self, sandbox: Sandbox, proxy: RunningProxy, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, sandbox: Sandbox, proxy: RunningProxy, session: aiohttp.ClientSession, configuration: str
+    ) -> None:
         self.sandbox = sandbox
+        self.configuration = configuration
         self.proxy = proxy
         self._session = session
 
@@ -67,7 +70,7 @@ async def stage(store: str) -> AsyncIterator[Stage]:
             + 'grant = "refresh_token"\nrefresh_token = "the-first-refresh-token"\n'
         )
         async with run_proxy(configuration, "--workers", "2") as proxy, aiohttp.ClientSession() as session:
-            yield Stage(sandbox, proxy, session)
+            yield Stage(sandbox, proxy, session, configuration)
 
 
 async def test_workers_that_die_while_a_refresh_token_is_used_lose_nothing(store: str) -> None:
@@ -90,3 +93,23 @@ async def test_workers_that_die_while_a_refresh_token_is_used_lose_nothing(store
         assert await running.refresh() == 200
         assert running.granted == 3
         assert running.sandbox.ledger.refresh_token_reuses == 0
+
+
+async def test_sigterm_waits_for_a_refresh_that_a_worker_has_wished_for(tmp_path: Path) -> None:
+    store = f"sqlite:{tmp_path}/tokens.db"
+    async with stage(store) as running:
+        assert await running.get() == 200
+        running.sandbox.faults.set("token_late", 1.5, count=1)
+        refreshing = asyncio.create_task(running.refresh(), name="refresh")  # noqa: TID251 awaited below
+        await until(lambda: not running.sandbox.faults.as_json(), PATIENCE)
+        running.proxy.signal(signal.SIGTERM)
+        assert await running.proxy.ended() == 0
+        await asyncio.gather(refreshing, return_exceptions=True)  # the admin port may close before it answers
+        assert running.granted == 2
+        async with (
+            run_proxy(running.configuration) as alone,
+            aiohttp.ClientSession() as session,
+            session.post(alone.admin_url + "/tenants/acme/refresh") as renewed,
+        ):
+            assert renewed.status == 200
+        assert (running.granted, running.sandbox.ledger.refresh_token_reuses) == (3, 0)
