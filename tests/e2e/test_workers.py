@@ -144,7 +144,7 @@ async def test_killing_workers_and_their_supervisor_loses_no_refresh_token(store
         statuses, failures = sums(seen)
         ledger = await server.ledger()
     print(f"{kills} workers killed: {statuses} {failures} {ledger}")
-    assert kills >= SECONDS / 6
+    assert kills >= SECONDS / 12
     assert set(statuses) == {200}
     assert failures.keys() <= CONNECTION_LOST | NOBODY_THERE
     assert ledger["reuses"] == 0
@@ -173,7 +173,7 @@ async def test_killing_replicas_on_one_redis_loses_no_refresh_token() -> None:
             ledger = await server.ledger()
     statuses, failures = sums([each for seen in loads for each in seen])
     print(f"{kills} replicas killed: {statuses} {failures} {ledger}")
-    assert kills >= SECONDS / 6
+    assert kills >= SECONDS / 12
     assert set(statuses) == {200}
     assert failures.keys() <= CONNECTION_LOST | NOBODY_THERE
     assert ledger["reuses"] == 0
