@@ -233,6 +233,11 @@ class Stream(asyncio.Protocol):
         return self._writing_paused
 
     @property
+    def broken(self) -> bool:
+        """The connection was lost, and not because the peer had ended and could not be half-closed (TLS)."""
+        return self.lost is not None and not self._orderly_end
+
+    @property
     def closing(self) -> bool:
         return self.lost is not None or self.transport.is_closing()
 

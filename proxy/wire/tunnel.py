@@ -11,15 +11,17 @@ from proxy.wire.frames import FrameEnds, close_frame
 from proxy.wire.stream import Stream
 
 LAST_WORDS = 5.0
-"""Seconds for the rest of the other direction after one side ended and could not be half-closed (TLS), and for an
-answer to our Close."""
+"""Seconds for an upstream's last words to a client that has ended, where it can't be told so and still speak (TLS),
+and for an answer to our Close."""
 
 
 class Tunnel:
     """Relays until both directions have ended, one is lost, or both are silent for ``idle`` seconds.
 
     An end is passed on as an end and a reset as a reset; a slow reader slows its sender. Nothing is changed or
-    added, but for a Close to both sides where we leave (``go_away``).
+    added, but for a Close to both sides where we leave (``go_away``). To a client over TLS, which can't be
+    half-closed, any end is that of both directions: an endpoint that has ended drops what it still gets
+    (RFC 6455 7.1.1).
 
     :param passed: told of bytes that came from the client, and of such that go to it
     """
@@ -54,8 +56,10 @@ class Tunnel:
             answering.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await answering
-            if self._client.lost is not None:
+            if self._client.broken:
                 self._upstream.abort()  # a reset is passed on as one
+            elif self._client.lost is not None and self._client.buffer and not self._leaving:
+                self._pass_on(self._client, self._upstream)  # over TLS, the end may overtake the last words
             self._upstream.close()
             self._client.close()
 
@@ -66,25 +70,23 @@ class Tunnel:
                     await self._take_leave(source, sink)
                     return
         except OSError as error:
-            if isinstance(error, TimeoutError) and source.lost is None and sink.lost is None:
+            if isinstance(error, TimeoutError) and not source.broken and not sink.broken:
                 source.close()
                 sink.close()
             else:
                 source.abort()
                 sink.abort()
             return
-        if sink.lost is None and not sink.transport.can_write_eof():
-            self._end_soon()
+        if not self._client.transport.can_write_eof():
+            self._end_within(0)
+        elif sink.lost is None and not sink.transport.can_write_eof():
+            self._end_within(LAST_WORDS)
         sink.end()
 
     async def _move(self, source: Stream, sink: Stream) -> bool:
         if source.buffer:
-            data, source.buffer = source.buffer, b""
-            self._moved = source.loop.time()
-            self._frames[source].follow(data)
-            self._passed(*((len(data), 0) if source is self._client else (0, len(data))))
             await sink.heed()
-            sink.write(data)
+            self._pass_on(source, sink)
             await sink.drain(self._moved + self._idle)
             return True
         try:
@@ -94,6 +96,13 @@ class Tunnel:
             if source.lost is not None or now >= self._ends_at or now - self._moved >= self._idle:
                 raise
             return True  # the other direction moved meanwhile, or we leave
+
+    def _pass_on(self, source: Stream, sink: Stream) -> None:
+        data, source.buffer = source.buffer, b""
+        self._moved = source.loop.time()
+        self._frames[source].follow(data)
+        self._passed(*((len(data), 0) if source is self._client else (0, len(data))))
+        sink.write(data)
 
     async def _take_leave(self, source: Stream, sink: Stream) -> None:
         """Says Close, unless the source has said it, and takes what that still sends until it ends as well."""
@@ -106,7 +115,7 @@ class Tunnel:
             while await source.receive(due):
                 source.buffer = b""
 
-    def _end_soon(self) -> None:
-        self._ends_at = self._client.loop.time() + LAST_WORDS
+    def _end_within(self, seconds: float) -> None:
+        self._ends_at = self._client.loop.time() + seconds
         for stream in (self._client, self._upstream):
             stream.hasten(self._ends_at)

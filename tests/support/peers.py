@@ -262,13 +262,15 @@ def _shrink(sock: socket.socket, buffer: int) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_peer(port: int, *, buffer: int | None = None) -> AsyncIterator[Peer]:
+async def open_peer(port: int, *, buffer: int | None = None, tls: ssl.SSLContext | None = None) -> AsyncIterator[Peer]:
     """A client of a loopback port, closed with the context.
 
     :param buffer: as in ``dial``, where a test looks at backpressure
+    :param tls: for a server that is called localhost
     """
     sock = await dial(port, buffer=buffer)
-    reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or _LIMIT)
+    name = None if tls is None else "localhost"
+    reader, writer = await asyncio.open_connection(sock=sock, limit=buffer or _LIMIT, ssl=tls, server_hostname=name)
     try:
         yield Peer(reader, writer)
     finally:

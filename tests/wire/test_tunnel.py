@@ -44,28 +44,31 @@ class Ends:
 
 @contextlib.asynccontextmanager
 async def tunnel(
-    idle: float = 60, *, server_tls: ssl.SSLContext | None = None, client_tls: ssl.SSLContext | None = None,
+    idle: float = 60, *, trusting: ssl.SSLContext | None = None, secure: frozenset[str] = frozenset(),
     early: bytes = b"", buffer: int | None = None,
 ) -> AsyncIterator[Ends]:  # fmt: skip
     """A tunnel between two raw peers.
 
+    :param trusting: what the connections that are secure are made with
+    :param secure: which connections are over TLS: "client", "upstream"
     :param early: what the client sends before there is a tunnel
     """
-    async with Server(server_tls, buffer=buffer) as server:
-        scheme = "https" if server_tls else "http"
+    async with Server(server_context("localhost") if "upstream" in secure else None, buffer=buffer) as server:
+        scheme = "https" if "upstream" in secure else "http"
         base = parse_base_url(f"{scheme}://localhost:{server.port}")
-        upstream = Upstream(base, client_tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
+        upstream = Upstream(base, trusting or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), connect_timeout=5)
 
         async def serve(client: ClientConnection) -> None:
             through = Tunnel(client, await upstream.connect(5), idle)
             client.farewell = through.go_away
             await through.run()
 
-        listener = Listener(serve, refusal, LIMITS)
+        tls = "client" in secure
+        listener = Listener(serve, refusal, LIMITS, tls=server_context("localhost") if tls else None)
         sockets = bind("127.0.0.1", 0)
         await listener.accept_on(sockets)
         try:
-            async with open_peer(port_of(sockets), buffer=buffer) as client:
+            async with open_peer(port_of(sockets), buffer=buffer, tls=trusting if tls else None) as client:
                 client.send(early)
                 yield Ends(client, await server.accept(), listener, upstream)
         finally:
@@ -237,10 +240,10 @@ async def test_both_sides_are_told_that_we_go_away(busy: bool) -> None:
 # --- over TLS, which can't be half-closed ---
 
 
-@contextlib.asynccontextmanager
-async def secure_tunnel(folder: Path, idle: float = 60) -> AsyncIterator[Ends]:
-    async with tunnel(idle, server_tls=server_context("localhost"), client_tls=client_context(ca_file(folder))) as ends:
-        yield ends
+def secure_tunnel(
+    folder: Path, idle: float = 60, *, sides: frozenset[str] = frozenset({"upstream"}), buffer: int | None = None
+) -> contextlib.AbstractAsyncContextManager[Ends]:
+    return tunnel(idle, trusting=client_context(ca_file(folder)), secure=sides, buffer=buffer)
 
 
 async def test_bytes_go_both_ways_through_tls(tmp_path: Path) -> None:
@@ -292,4 +295,72 @@ async def test_a_clients_reset_ends_a_tunnel_over_tls(tmp_path: Path) -> None:
     async with secure_tunnel(tmp_path) as ends:
         ends.client.reset()
         await ends.upstream.ended()
+        await ends.gone()
+
+
+CLIENT_OVER_TLS = pytest.mark.parametrize(
+    "sides", [frozenset({"client"}), frozenset({"client", "upstream"})], ids=["TCP behind", "TLS behind"]
+)
+
+
+@CLIENT_OVER_TLS
+async def test_bytes_go_both_ways_to_a_client_over_tls(tmp_path: Path, sides: frozenset[str]) -> None:
+    async with secure_tunnel(tmp_path, sides=sides) as ends:
+        ends.client.send(b"c" * 1_000_000)
+        ends.upstream.send(b"u" * 1_000_000)
+        assert await ends.upstream.read(1_000_000) == b"c" * 1_000_000
+        assert await ends.client.read(1_000_000) == b"u" * 1_000_000
+
+
+@CLIENT_OVER_TLS
+async def test_a_client_over_tls_is_told_at_once_that_the_upstream_has_ended(
+    tmp_path: Path, sides: frozenset[str]
+) -> None:
+    async with secure_tunnel(tmp_path, sides=sides) as ends:
+        ends.upstream.send(b"u" * 100_000, b"bye")
+        ends.upstream.close() if "upstream" in sides else ends.upstream.end()
+        async with asyncio.timeout(LAST_WORDS / 2):
+            assert await ends.client.rest() == b"u" * 100_000 + b"bye"
+        assert await ends.upstream.ended()
+        await ends.gone()
+
+
+@CLIENT_OVER_TLS
+async def test_the_last_words_of_a_client_over_tls_arrive_and_then_an_end(
+    tmp_path: Path, sides: frozenset[str]
+) -> None:
+    async with secure_tunnel(tmp_path, sides=sides) as ends:
+        ends.client.send(b"c" * 100_000, b"bye")
+        ends.client.close()
+        async with asyncio.timeout(LAST_WORDS / 2):
+            assert await ends.upstream.rest() == b"c" * 100_000 + b"bye"
+        await ends.gone()
+
+
+@CLIENT_OVER_TLS
+async def test_the_last_words_of_a_client_over_tls_reach_an_upstream_that_is_slow(
+    tmp_path: Path, sides: frozenset[str]
+) -> None:
+    async with secure_tunnel(tmp_path, sides=sides, buffer=16384) as ends:
+        ends.upstream.stop_reading()
+        sent = await ends.client.push(64 << 20, b"c" * 65536)
+        ends.client.send(b"bye")
+        ends.client.close()
+        ends.upstream.resume_reading()
+        got = bytearray()
+        # No faster than its end comes through, so that the rest is still on its way here.
+        while ends.listener.connections and (piece := await ends.upstream.some()):
+            got += piece
+        got += await ends.upstream.rest()
+        assert got.strip(b"c") == b"bye"
+        assert len(got) == sent + 65536 + 3
+        await ends.gone()
+
+
+async def test_the_reset_of_a_client_over_tls_is_one_for_the_upstream(tmp_path: Path) -> None:
+    async with secure_tunnel(tmp_path, sides=frozenset({"client"})) as ends:
+        ends.client.send(b"x")
+        assert await ends.upstream.read(1) == b"x"
+        ends.client.reset()
+        assert not await ends.upstream.ended()
         await ends.gone()
