@@ -119,9 +119,8 @@ class KeptBody:
 
     def go_ahead(self) -> bool:
         """Takes ``hold`` back: the upstream wants the body, or has answered without it. Whether we had asked."""
-        if self._asked is None:
-            return False
-        self._asked.set()
+        if self._asked is not None:
+            self._asked.set()
         return self._ours
 
     def hold_no_more(self) -> bool:

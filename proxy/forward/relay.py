@@ -37,7 +37,7 @@ async def relay(exchange: Exchange, upstream: Upstream, connection: UpstreamConn
         length = response_length(exchange.method, answer)
         body = Body(connection, length, request=False, limit=exchange.timing.max_header_bytes)
         persistent = stays_open(answer.minor, options(answer.fields.get(b"connection")))
-        if answer.status >= 400 and not persistent:
+        if not persistent and (answer.status >= 400 or exchange.body.held):
             exchange.stop_upload()  # it does not want the rest, and would answer that with a reset (RFC 9112 9.5)
         chunked = _begin(exchange, answer, body, persistent=persistent)
         if not body.complete or exchange.client.sending_behind:

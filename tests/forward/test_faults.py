@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -195,11 +195,13 @@ def lines() -> list[ParameterSet]:
 
 
 @contextlib.asynccontextmanager
-async def behind(folder: Path, server: Server, *, secure: bool) -> AsyncIterator[tuple[Rig, Peer]]:
+async def behind(
+    folder: Path, server: Server, *, secure: bool, log: Mapping[str, object] | None = None
+) -> AsyncIterator[tuple[Rig, Peer]]:
     """A proxy before this upstream, which it trusts, and a client."""
     name = "https://localhost" if secure else "http://127.0.0.1"
     upstream = {"ca_file": str(ca_file(folder))} if secure else None
-    made = rig(api=server, api_url=name + ":{port}", upstream=upstream, limits=LIMITS)
+    made = rig(api=server, api_url=name + ":{port}", upstream=upstream, limits=LIMITS, log=log)
     async with made as proxy, proxy.client() as client:
         yield proxy, client
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Message, Peer
-from tests.support.rig import OK, REFUSED, answer, request, rig
+from tests.support.rig import OK, REFUSED, answer, chunked, request, rig
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LIMITS = {"replay_buffer": 1000}
@@ -140,6 +142,83 @@ async def test_another_answer_before_the_body_is_the_clients_and_the_connections
         assert (await upstream.message()).start == b"GET /api/v2/x HTTP/1.1"
         upstream.send(OK)
         assert (await client.message()).status == 200
+
+
+@pytest.mark.parametrize("status", [200, 413])
+@pytest.mark.parametrize("asks", [False, True])
+async def test_an_upstream_that_answers_without_the_body_and_closes_gets_nothing_of_it(status: int, asks: bool) -> None:
+    async with rig(limits=LIMITS) as proxy, proxy.client() as client:
+        client.send(upload(*["Expect: 100-continue"] * asks), b"" if asks else LONG)
+        upstream = await proxy.api.accept()
+        await asked(upstream)
+        upstream.send(answer(status, "Connection: close", body=b"enough"))
+        got = await client.message()
+        assert (got.status, got.body) == (status, b"enough")
+        assert (got.get(b"Connection") == b"close") == asks  # the client that did not ask has sent all of it
+        with contextlib.suppress(ConnectionResetError):
+            assert await upstream.rest() == b""
+        client.close()
+        await proxy.upstreams_gone()
+        await proxy.clients_gone()
+
+
+@pytest.mark.parametrize("refused", [REFUSED, answer(401, "Connection: close"), b"HTTP/1.1 401 No\r\n\r\n"])
+async def test_a_token_refused_with_the_connection_is_replaced_as_well(refused: bytes) -> None:
+    async with rig(limits=LIMITS) as proxy, proxy.client() as client:
+        client.send(upload(), LONG)
+        upstream = await proxy.api.accept()
+        await asked(upstream)
+        upstream.send(refused)
+        upstream.close()
+        fresh = await proxy.api.accept()
+        assert (await asked(fresh)).get(b"Authorization") == b"Bearer token-2"
+        fresh.send(CONTINUE)
+        await takes_the_body(fresh, client)
+
+
+async def test_an_upstream_that_says_late_that_it_wants_the_body_confuses_nobody(clock: SkippingLoop) -> None:
+    async with rig(limits=LIMITS) as proxy, proxy.client() as client:
+        client.send(upload(), LONG)
+        upstream = await proxy.api.accept()
+        await asked(upstream)
+        await clock.skip(1.1)
+        upstream.send(CONTINUE, CONTINUE)
+        await takes_the_body(upstream, client)  # whose client is told nothing of it
+
+
+async def test_an_upstream_that_does_not_say_may_still_refuse_the_token_while_the_body_is_kept(
+    clock: SkippingLoop,
+) -> None:
+    async with rig(limits=LIMITS) as proxy, proxy.client() as client:
+        client.send(upload(), LONG[:900])
+        upstream = await proxy.api.accept()
+        await asked(upstream)
+        await clock.skip(1.1)
+        assert await upstream.read(900) == LONG[:900]
+        upstream.send(REFUSED)
+        fresh = await proxy.api.accept()
+        assert (await asked(fresh)).get(b"Authorization") == b"Bearer token-2"
+        client.send(LONG[900:])
+        fresh.send(CONTINUE)
+        await takes_the_body(fresh, client)
+
+
+@pytest.mark.parametrize("size", [900, 5000])
+async def test_a_body_in_chunks_is_not_asked_for_and_is_replayed_while_it_is_kept(size: int) -> None:
+    async with rig(limits=LIMITS) as proxy, proxy.client() as client:
+        client.send(request("POST", "/api/v2/uploads", "Transfer-Encoding: chunked"), chunked(LONG[:size]))
+        upstream = await proxy.api.accept()
+        got = await upstream.message()
+        assert (got.get(b"Expect"), got.body) == (None, LONG[:size])
+        upstream.send(REFUSED)
+        if size < LIMITS["replay_buffer"]:
+            assert (await upstream.message()).body == LONG[:size]
+            upstream.send(OK)
+            assert (await client.message()).status == 200
+        else:
+            told = await client.message()
+            assert told.status == 401
+            assert b"too long to be kept" in (told.get(b"Proxy-Status") or b"")
 
 
 @pytest.mark.parametrize("length", [999, 1000])
