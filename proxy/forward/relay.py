@@ -209,3 +209,4 @@ async def _tunnel(exchange: Exchange, connection: UpstreamConnection, tally: Tal
     finally:
         for each in counts:
             each.websockets -= 1
+        exchange.client.farewell = None

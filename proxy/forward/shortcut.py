@@ -97,8 +97,9 @@ class Errand:
 
     def _left(self) -> None:
         """The client is gone: the upstream must not take the trouble of an answer."""
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None  # cancelled, it would hold frames that hold this
+        if task is not None:
+            task.cancel()
         if self._in_hand:
             self._in_hand = False
             self._connection.watcher = None

@@ -83,6 +83,7 @@ class ClientConnection(Stream):
         super().connection_made(transport)
         serving = self._listener.admit(self)
         self._task = self.loop.create_task(serving, name="client connection")
+        self._task.add_done_callback(self._served)
 
     def data_received(self, data: bytes) -> None:
         if self.idle and self.waiting and not self.buffer:
@@ -94,11 +95,15 @@ class ClientConnection(Stream):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        if self.left is not None:
-            self.left()
+        left, self.left = self.left, None
+        if left is not None:
+            left()
         if self._task is not None:
             self._task.cancel()
         self._listener.forget(self)
+
+    def _served(self, _: asyncio.Task[None]) -> None:
+        self._task = None  # cancelled, it holds frames that hold this connection
 
     @property
     def draining(self) -> bool:

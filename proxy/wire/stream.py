@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import math
 import re
 import select
@@ -83,7 +84,7 @@ class Stream(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._orderly_end = self.ended and exc is None and self.lost is None
         self.ended = True
-        self.lost = self.lost or exc or ConnectionResetError("closed")
+        self.lost = self.lost or (fresh(exc) if exc is not None else ConnectionResetError("closed"))
         self._wake(self._reader)
         self._wake(self._writer)
         self._disarm()
@@ -107,7 +108,7 @@ class Stream(asyncio.Protocol):
         :raises OSError: the connection was lost
         """
         if self.lost is not None and not self._orderly_end:
-            raise self.lost
+            raise fresh(self.lost)
         if self.ended:
             return False
         self.resume()
@@ -123,6 +124,7 @@ class Stream(asyncio.Protocol):
             if self._reader is waiter:
                 self._reader = None
                 self._due = math.inf
+            del waiter  # it holds the error that is raised here, and that holds this frame
         return self._arrived or await self.receive(due)
 
     @property
@@ -196,7 +198,7 @@ class Stream(asyncio.Protocol):
         :raises OSError: the connection was lost
         """
         if self.lost is not None:
-            raise self.lost
+            raise fresh(self.lost)
         if not self._writing_paused:
             return
         waiter = self._writer = self.loop.create_future()
@@ -207,7 +209,7 @@ class Stream(asyncio.Protocol):
             if self._writer is waiter:
                 self._writer = None
         if self.lost is not None:
-            raise self.lost
+            raise fresh(self.lost)
 
     async def heed(self) -> None:
         """Lets what the peer has sent be read before more is written to it.
@@ -309,6 +311,15 @@ class Stream(asyncio.Protocol):
         else:
             self._due = math.inf
             self.expired()
+
+
+def fresh(error: Exception) -> Exception:
+    """The same error as if it was never raised.
+
+    One that was holds the frames that it passed. A connection that held one would stay, with buffers of a quarter of a
+    megabyte beneath TLS, until Python looks for cycles, which it does by the count of objects and not of bytes.
+    """
+    return copy.copy(error)
 
 
 def _ended_in_order(tls: ssl.SSLObject) -> bool:

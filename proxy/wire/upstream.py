@@ -23,7 +23,7 @@ from proxy.errors import (
     UpstreamUnreachable,
 )
 from proxy.wire.detour import open_tunnel
-from proxy.wire.stream import Stream
+from proxy.wire.stream import Stream, fresh
 from proxy.wire.syntax import SMALL, ResponseHead, parse_response
 
 LONGEST_IDLE = 30.0
@@ -93,7 +93,7 @@ class UpstreamConnection(Stream):
         """
         if self.lost is None:
             self.abort()
-            self.lost = error
+            self.lost = fresh(error)
             self.ended = True
             self._wake(self._reader)
             self._wake(self._writer)

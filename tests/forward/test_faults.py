@@ -7,6 +7,7 @@ happens, the upstream gets the request once, the answer is counted once, and no 
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -359,3 +360,35 @@ async def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
         client.send(request())
         assert_ours(await client.message(), 502, "tls_certificate_error")
         assert proxy.api.connections == 0
+
+
+# --- what is left ---
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
+async def test_what_is_over_is_freed_at_once_and_not_when_python_looks_for_cycles(tmp_path: Path, secure: bool) -> None:
+    """Which it does by the count of objects: lost connections with their buffers would pile up until then."""
+    gc.collect()
+    gc.disable()
+    try:
+        for stage, fault in ((stage, fault) for stage, faults in TABLE.items() for fault in faults):
+            if fault == "stall" or (fault == "cut" and not secure):
+                continue
+            server = Server(server_context("localhost") if secure else None)
+            async with behind(tmp_path, server, secure=secure) as (proxy, client):
+                upstream = await stage(proxy, client)
+                FAULTS[fault](upstream)
+                with contextlib.suppress(ConnectionResetError):
+                    await client.some()
+                upstream.reset()
+                client.reset()
+                await proxy.clients_gone()
+                await proxy.upstreams_gone()
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        kept = {type(each).__name__ for each in gc.garbage}
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert not kept & {"ClientConnection", "UpstreamConnection", "Tunnel", "Exchange", "KeptBody", "Body"}
