@@ -8,6 +8,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+SOAK_ARGS ?=
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 WHICH := import sys; print(sys.version_info[:2])
@@ -39,7 +40,7 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # pip runs one at a time in one environment
-.PHONY: help demo test check format coverage bench bench-scale lock clean
+.PHONY: help demo test check format coverage bench bench-scale soak lock clean
 
 help:
 	@echo 'make demo       the proxy against an embedded sandbox, with traffic'
@@ -49,6 +50,7 @@ help:
 	@echo 'make coverage   the test suite, with the lines and branches it misses'
 	@echo 'make bench      what a request costs, beside nginx, HAProxy and Envoy where they are; Linux (BENCH_ARGS=…)'
 	@echo 'make bench-scale  what 10,000 tenants cost beside one; Linux (BENCH_ARGS=…)'
+	@echo 'make soak       two minutes of mixed traffic and troubles, and what is left of them; Linux (SOAK_ARGS=…)'
 	@echo 'make lock       bring the lock files up to pyproject.toml and package.json (LOCK_ARGS=--upgrade)'
 	@echo 'make clean      remove what these made'
 
@@ -78,6 +80,9 @@ bench: $(VENV)/.dev $(VENV)/.project
 
 bench-scale: $(VENV)/.dev $(VENV)/.project
 	@$(BIN)/python -m tests.bench.scale $(BENCH_ARGS)
+
+soak: $(VENV)/.dev $(VENV)/.project
+	@$(BIN)/python -m tests.soak $(SOAK_ARGS)
 
 # uv serves here alone: it resolves for every platform at once. Installing takes nothing but pip.
 lock: $(VENV)/.dev
