@@ -89,9 +89,6 @@ def _make(path: Path) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
     except FileExistsError:
         # Not opened: closing it again would let go of all locks that this process has on it (POSIX, fcntl).
-        if os.name == "posix" and path.is_file() and path.stat().st_mode & 0o077:
-            log.warning("%s could be read by others; its mode is 0600 now", path, extra={"event": "store.closed_up"})
-            path.chmod(0o600)
         return
     if os.name == "posix":
         folder = os.open(path.parent, os.O_RDONLY)
@@ -101,6 +98,20 @@ def _make(path: Path) -> None:
             os.close(folder)
 
 
+def _close_up(path: Path) -> None:
+    """Takes a file of ours, and what stands beside it, from all others."""
+    if os.name != "posix":
+        return
+    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm", "-journal")]
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mode & 0o077:
+                file.chmod(0o600)
+                log.warning(
+                    "%s could be read by others; its mode is 0600 now", file, extra={"event": "store.closed_up"}
+                )
+
+
 def _prepare(database: sqlite3.Connection, path: Path) -> None:
     if _pragma(database, "schema_version") == 0 and _pragma(database, "application_id") == 0:
         _set_up(database)
@@ -108,6 +119,7 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise ConfigurationError([f"store.url: {path} is the database of another program; name another file"])
     if _pragma(database, "user_version") != SHAPE:
         raise ConfigurationError([f"store.url: {path} was written by a later version of this program; use that one"])
+    _close_up(path)
     if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise ConfigurationError([f"store.url: {path} {_DAMAGED}"])
     _patiently(lambda: database.execute("PRAGMA journal_mode = WAL"))

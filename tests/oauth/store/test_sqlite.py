@@ -53,10 +53,10 @@ def mode(path: Path) -> int:
 
 async def refusal(path: Path, *keys: Secret) -> ConfigurationError:
     """The error of opening what must not be opened, which must leave everything as it was."""
-    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    before = {file: (file.read_bytes(), mode(file)) for file in path.parent.iterdir()}
     with pytest.raises(ConfigurationError) as caught:
         await SqliteStore(path, Seal(keys)).open()
-    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+    assert {file: (file.read_bytes(), mode(file)) for file in path.parent.iterdir()} == before
     assert len(caught.value.problems) == 1
     return caught.value
 
@@ -85,9 +85,32 @@ async def test_all_files_are_their_owners_alone_from_the_first_byte(tmp_path: Pa
 async def test_a_file_that_others_could_read_is_closed_to_them(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     await put(in_file(path), "key", FULL)
     change(path, mode=0o644)
-    assert await get(in_file(path), "key") == FULL
-    assert mode(path) == 0o600
+    async with in_file(path).opened() as store:
+        assert (await store.load("key")).record == FULL
+        assert {mode(file) for file in path.parent.iterdir()} == {0o600}
     assert "could be read by others" in caplog.text
+
+
+async def test_what_stands_beside_a_file_is_closed_to_others_as_well(path: Path) -> None:
+    async with in_file(path).opened() as left_open:
+        await left_open.replace(await left_open.load("key"), FULL)
+        beside = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+        for file in beside:
+            change(file, mode=0o644)
+        async with in_file(path).opened():
+            assert [mode(file) for file in beside] == [0o600] * 3
+
+
+async def test_a_file_that_is_not_ours_keeps_its_mode(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    change(path, b"notes of mine, in a text file " * 50, mode=0o644)
+    assert "no SQLite database" in str(await refusal(path))
+    with sqlite3.connect(path.with_name("other.db")) as database:
+        database.execute("CREATE TABLE customers (name TEXT)")
+    database.close()
+    change(path.with_name("other.db"), mode=0o644)
+    assert "another program" in str(await refusal(path.with_name("other.db")))
+    assert mode(path) == mode(path.with_name("other.db")) == 0o644
+    assert "could be read" not in caplog.text
 
 
 async def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
