@@ -27,7 +27,7 @@ from proxy.forward.journal import Journal
 from proxy.forward.shortcut import Shortcut
 from proxy.oauth.clock import Clock, system_clock
 from proxy.settings import Settings
-from proxy.settings.watch import stamps, watch
+from proxy.settings.watch import watch
 from proxy.tls import client_context, renewed
 from proxy.traces import Tracing, tracing
 from proxy.wire.ports import bind, port_of
@@ -124,7 +124,7 @@ class Proxy:
             raise
         self._tenants.keeper.start()
         if sockets is None:
-            watching = watch(lambda: self.settings, await asyncio.to_thread(stamps, settings), self.reload)
+            watching = watch(lambda: self.settings, self.reload)
             self._watcher = asyncio.get_running_loop().create_task(watching, name="secret file watcher")
 
     async def _open_ports(self) -> None:

@@ -108,7 +108,7 @@ class _Reader:
             routing=routing,
             log=main.log,
             tenants=MappingProxyType(tenants),
-            sources=tuple(self.place.sources),
+            sources=MappingProxyType(self.place.sources),
             # Where every login is on this machine, it is a sandbox's: its secrets open nothing.
             secret_files=tuple(self.place.secrets) if any(map(_is_elsewhere, tenants.values())) else (),
             included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),
@@ -140,6 +140,7 @@ class _Reader:
 
     def read(self, path: Path) -> dict[str, Any] | None:
         """What a file says, None where it says nothing usable."""
+        self.place.begin(path.absolute())
         try:
             content = path.read_bytes()
         except FileNotFoundError:
@@ -148,7 +149,6 @@ class _Reader:
         except (OSError, ValueError) as error:
             self.report(path, (), f"can't be read ({reason(error)})")
             return None
-        self.place.sources[path.absolute()] = None
         try:
             return tomllib.loads(content.decode("utf-8-sig"))
         except tomllib.TOMLDecodeError as error:

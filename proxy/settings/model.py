@@ -49,6 +49,7 @@ from proxy.settings.values import (
     Share,
     SocketPath,
     SocketUrl,
+    Stamp,
     Text,
     Url,
     User,
@@ -481,8 +482,9 @@ class Settings:
     log: LogSettings
     tenants: Mapping[str, TenantSettings]
     """By name, in the order of the files."""
-    sources: tuple[Path, ...]
-    """Every file that was read, absolute: the configuration, what it includes, secrets and certificates."""
+    sources: Mapping[Path, Stamp] = field(compare=False)
+    """Every file that was read, absolute, as it was before: the configuration, what it includes, secrets and
+    certificates."""
     secret_files: tuple[Path, ...]
     """Every file that a secret stands in, absolute."""
     included: tuple[str, ...] = ()

@@ -60,24 +60,41 @@ LONGEST_SOCKET_PATH = 103
 T = TypeVar("T")
 
 
+Stamp = tuple[int, int, int] | None
+"""What of a file changes when it does; None where there is none."""
+
+
+def stamp(path: Path) -> Stamp:
+    """A file as it is now; symbolic links are followed, as Kubernetes swaps them."""
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
 @dataclass(slots=True)
 class Place:
     """Where a file's values are found: pydantic's validation context.
 
     :ivar folder: what relative paths in the file are relative to
-    :ivar sources: every file read so far, in order; validation adds to it
+    :ivar sources: every file read so far, in order, as it was before; validation adds to it
     :ivar secrets: those of them that hold nothing but a secret
     :ivar literal: a secret stands in the file itself
     """
 
     folder: Path = field(default_factory=Path)
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    sources: dict[Path, None] = field(default_factory=dict)
+    sources: dict[Path, Stamp] = field(default_factory=dict)
     secrets: dict[Path, None] = field(default_factory=dict)
     literal: bool = False
 
     def path(self, text: str) -> Path:
         return (self.folder / text).absolute()
+
+    def begin(self, path: Path) -> None:
+        """Notes that a file is about to be read: what is written to it from now on is a change."""
+        self.sources.setdefault(path, stamp(path))
 
 
 def place_of(info: ValidationInfo) -> Place:
@@ -138,6 +155,7 @@ def _variable(name: str, place: Place) -> str:
 
 def _content(name: str, place: Place) -> str:
     path = place.path(name)
+    place.begin(path)
     try:
         with path.open("rb") as file:
             content = file.read(LONGEST_SECRET + 1)
@@ -148,7 +166,7 @@ def _content(name: str, place: Place) -> str:
         raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
     if len(content) > LONGEST_SECRET:
         raise ValueError(f"file {quoted(name)} is longer than {LONGEST_SECRET} bytes; expected one line")
-    place.sources[path] = place.secrets[path] = None
+    place.secrets[path] = None
     try:
         return content.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -358,6 +376,7 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
 
     place, name = place_of(info), _string(value)
     path = place.path(name)
+    place.begin(path)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except FileNotFoundError:
@@ -366,7 +385,6 @@ def _ca_file(value: object, info: ValidationInfo) -> Path:
         raise ValueError(f"file {quoted(name)} holds no certificates in PEM") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
-    place.sources[path] = None
     return path
 
 
@@ -376,6 +394,7 @@ def _file(value: object, info: ValidationInfo) -> Path:
         return value
     place, name = place_of(info), _string(value)
     path = place.path(name)
+    place.begin(path)
     try:
         with path.open("rb"):
             pass
@@ -383,7 +402,6 @@ def _file(value: object, info: ValidationInfo) -> Path:
         raise ValueError(f"file {quoted(name)} does not exist; expected PEM") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"file {quoted(name)} can't be read ({reason(error)})") from None
-    place.sources[path] = None
     return path
 
 

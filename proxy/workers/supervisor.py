@@ -19,7 +19,7 @@ from proxy.core.sums import Departed, program_of, tenant_of
 from proxy.core.urls import bracketed
 from proxy.errors import ConfigurationError, TokenError, TokenUnavailable, UnknownTenant
 from proxy.settings import Settings
-from proxy.settings.watch import stamps, watch
+from proxy.settings.watch import watch
 from proxy.wire.ports import bind, port_of
 from proxy.wire.unix import UnixSocket
 from proxy.workers.codec import pack, pack_settings
@@ -107,7 +107,7 @@ class Supervisor:
         except BaseException:
             await self.drain(0)
             raise
-        watching = watch(lambda: self.settings, await asyncio.to_thread(stamps, self.settings), self.reload)
+        watching = watch(lambda: self.settings, self.reload)
         self._running.append(loop.create_task(watching, name="secret file watcher"))
 
     async def _open_ports(self) -> None:

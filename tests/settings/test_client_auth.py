@@ -159,7 +159,7 @@ def test_an_assertion_is_a_literal_a_variable_or_a_file_that_is_read_later(signe
     assert signed.load(keys + '{ env = "A" }', {"A": "a.b.c"}).tenants["acme"].assertion == Secret("a.b.c")
     settings = signed.load(keys + '{ file = "acme.saml" }')
     assert settings.tenants["acme"].assertion == AssertionFile(str(signed.path / "acme.saml"))
-    assert settings.sources == (signed.main,), "a new assertion is no reason to reload"
+    assert tuple(settings.sources) == (signed.main,), "a new assertion is no reason to reload"
 
 
 @pytest.mark.parametrize("value", ['"a b"', '"<saml/> x"', '"ä"', '"a\\nb"', '{ file = "gone" }', "5", '{ url = "x" }'])

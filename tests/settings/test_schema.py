@@ -101,8 +101,8 @@ def test_the_defaults_in_the_reference_are_the_codes(folder: Folder) -> None:
         """
     )
     assert reference.store == StorePlace("sqlite", CONFIG / "tokens.db", chosen=False)
-    same = replace(shortest, sources=(), secret_files=(), store=reference.store)
-    assert replace(reference, sources=(), secret_files=()) == same
+    same = replace(shortest, sources={}, secret_files=(), store=reference.store)
+    assert replace(reference, sources={}, secret_files=()) == same
 
 
 def test_a_key_with_a_default_is_switched_on_in_the_reference() -> None:

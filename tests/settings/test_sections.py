@@ -236,7 +236,7 @@ def test_a_ca_file_is_found_beside_the_configuration_and_watched(folder: Folder)
     folder.write("tls/ca.pem", CERTIFICATE)
     settings = folder.load(f'[upstream]\nca_file = "tls/ca.pem"{TENANT}')
     assert settings.upstream.ca_file == folder.path / "tls/ca.pem"
-    assert settings.sources == (folder.main, folder.path / "tls/ca.pem")
+    assert tuple(settings.sources) == (folder.main, folder.path / "tls/ca.pem")
 
 
 @pytest.mark.parametrize(
