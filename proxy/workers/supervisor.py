@@ -17,7 +17,7 @@ from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, Tally, TenantReport
 from proxy.core.sums import Departed, program_of, tenant_of
 from proxy.core.urls import bracketed
-from proxy.errors import ConfigurationError, TokenError, TokenUnavailable, UnknownTenant
+from proxy.errors import ConfigurationError, TokenError, TokenUnavailable, UnknownTenant, WorkerGone
 from proxy.settings import Settings
 from proxy.settings.watch import watch
 from proxy.wire.ports import bind, port_of
@@ -199,13 +199,26 @@ class Supervisor:
                     other.tell("guests", news=[pack(news)])
 
     async def _welcome(self, worker: WorkerProcess) -> None:
-        """Gives a worker that has started the guests, and the settings that came into force in the meantime."""
+        """Gives a worker that has started the guests, and the settings that came into force in the meantime.
+
+        :raises WorkerGone: it can't use these settings, so that another one has to
+        """
         if news := [pack(each) for each in self._guests]:
             worker.tell("guests", news=news)
         async with self._reloading:
-            if worker.settings is not self.settings:
-                await worker.prepare(self.settings, pack_settings(self.settings), WISH_PATIENCE)
-                await worker.adopt(WISH_PATIENCE)
+            if worker.settings is self.settings:
+                return
+            problems = await worker.prepare(self.settings, pack_settings(self.settings), WISH_PATIENCE)
+            if problems:
+                log.error(
+                    "worker %d can't take up the configuration in force and is killed: %s",
+                    worker.number,
+                    "; ".join(problems),
+                    extra={"event": "worker.killed"},
+                )
+                worker.kill()
+                raise WorkerGone(f"worker {worker.number} can't take up the configuration in force")
+            await worker.adopt(WISH_PATIENCE)
 
     def _share_out(self) -> None:
         """Gives every socket to somebody: its own worker, and all others while that one is missing."""

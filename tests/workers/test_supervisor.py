@@ -140,6 +140,56 @@ worker.main(*sys.argv[1:])
 """A worker whose event loop is blocked as soon as a file is there."""
 
 
+CLUMSY = """
+import os, sys, time
+from pathlib import Path
+from proxy.app import Proxy
+from proxy.cli import worker
+folder, pid = Path("{folder}"), str(os.getpid())
+(folder / ("begun-" + pid)).touch()
+while (folder / "wait").exists():
+    time.sleep(0.02)
+prepare = Proxy.prepare
+def clumsily(self, settings):
+    if (folder / "clumsy").exists():
+        raise OSError("the certificate is gone")
+    return prepare(self, settings)
+Proxy.prepare = clumsily
+worker.main(*sys.argv[1:])
+"""
+"""A worker that starts only once a file is gone, and can prepare no settings while another is there."""
+
+
+async def test_a_worker_that_can_not_take_up_the_settings_in_force_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def begun() -> set[str]:
+        return {file.name.removeprefix("begun-") for file in tmp_path.glob("begun-*")}
+
+    program = supervisor(tmp_path, [sys.executable, "-c", CLUMSY.format(folder=tmp_path), "info", "plain"])
+    await program.start()
+    try:
+        victim, before = (await workers_of(program))[1], begun()
+        assert victim is not None
+        (tmp_path / "wait").touch()
+        os.kill(victim, signal.SIGKILL)
+        await until(lambda: len(begun() - before) == 1, 40)
+        [late] = begun() - before
+        (tmp_path / "proxy.toml").write_text(CONFIGURATION.format(port=0) + "[limits]\nidle_timeout = 7\n")
+        assert await program.reload() == []
+        (tmp_path / "clumsy").touch()
+        (tmp_path / "wait").unlink()
+        await until(lambda: len(begun() - before) > 1, 40)
+        assert not alive(int(late))
+        assert "the certificate is gone" in caplog.text
+        (tmp_path / "clumsy").unlink()
+        async with asyncio.timeout(20):
+            while (await workers_of(program)).get(1) in (None, victim, int(late)):  # noqa: ASYNC110 - another process
+                await asyncio.sleep(0.05)
+    finally:
+        await program.drain()
+
+
 async def workers_of(program: Supervisor) -> dict[int, int | None]:
     return {each.number: each.pid for each in (await program.survey()).workers}
 
