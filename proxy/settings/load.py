@@ -16,7 +16,6 @@ from pydantic import ValidationError
 
 from proxy.core.routing import TENANT_NAME
 from proxy.core.secret import Secret
-from proxy.core.urls import is_loopback
 from proxy.errors import ConfigurationError
 from proxy.settings.listening import misfits
 from proxy.settings.model import (
@@ -109,8 +108,7 @@ class _Reader:
             log=main.log,
             tenants=MappingProxyType(tenants),
             sources=MappingProxyType(self.place.sources),
-            # Where every login is on this machine, it is a sandbox's: its secrets open nothing.
-            secret_files=tuple(self.place.secrets) if any(map(_is_elsewhere, tenants.values())) else (),
+            secret_files=tuple(self.place.secrets),
             included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),
         )
 
@@ -263,10 +261,6 @@ class _Reader:
             broken = refused[("tenants", name)] | refused[("defaults",)]
             for key, message in lacking(table, broken) + idle(table, own[name], broken):
                 self.report(self.homes[name], ("tenants", name, key), message)
-
-
-def _is_elsewhere(tenant: TenantSettings) -> bool:
-    return not is_loopback(tenant.login_url.host)
 
 
 def _syntax(error: tomllib.TOMLDecodeError) -> str:

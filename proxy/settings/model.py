@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from proxy.core.detour import Detours, parse_direct
 from proxy.core.grants import AssertionFile, SigningKey
 from proxy.core.secret import Secret
-from proxy.core.urls import BaseUrl, bracketed
+from proxy.core.urls import BaseUrl, bracketed, is_loopback
 from proxy.settings.callers import CallerKey
 from proxy.settings.keys import Algorithm, AssertionValue, PrivateKeyValue
 from proxy.settings.stores import EncryptionKey, StorePlace, StoreUrl
@@ -489,3 +489,8 @@ class Settings:
     """Every file that a secret stands in, absolute."""
     included: tuple[str, ...] = ()
     """The patterns of ``include``, absolute; ``load.matching`` finds their files."""
+
+    @property
+    def rehearses(self) -> bool:
+        """Every login is on this machine and callers show no key: a sandbox, it seems, whose secrets open nothing."""
+        return not self.access.caller_keys and all(is_loopback(each.login_url.host) for each in self.tenants.values())

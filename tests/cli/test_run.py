@@ -259,11 +259,25 @@ async def test_in_strict_mode_it_ends_the_program(secretive: Path, command: str)
     assert "hunter2" not in ended.stderr + ended.stdout
 
 
-@pytest.mark.parametrize("how", ["off", "chmod"])
+def log_in_here(configuration: Path) -> None:
+    configuration.write_text(re.sub(r"https://\w+\.invalid", "http://127.0.0.1:1", ELSEWHERE))
+
+
+async def test_in_strict_mode_a_login_on_this_machine_is_one_like_others(secretive: Path) -> None:
+    """It may be a gateway of the pod as well as a sandbox."""
+    log_in_here(secretive)
+    ended = await run("run", "--config", secretive, "--check-permissions", "strict")
+    assert ended.code == 2
+    assert "others can read or change the secrets" in ended.stderr
+
+
+@pytest.mark.parametrize("how", ["off", "chmod", "sandbox"])
 async def test_nothing_is_said_of_files_that_are_closed_or_not_looked_at(secretive: Path, how: str) -> None:
     options = []
     if how == "off":
         options = ["--check-permissions", "off"]
+    elif how == "sandbox":
+        log_in_here(secretive)
     else:
         secretive.with_name("secret").chmod(0o600)
     async with await start("run", "--config", secretive, *options) as program:

@@ -35,9 +35,15 @@ def test_an_included_file_with_a_secret_is_known(folder: Folder) -> None:
     assert names(folder, 'include = ["more.toml"]') == {"more.toml"}
 
 
-def test_secrets_of_a_sandbox_on_this_machine_are_none(folder: Folder) -> None:
-    urls = 'api_url = "http://127.0.0.1:8090"\nlogin_url = "http://127.0.0.1:8090"'
-    assert names(folder, TENANT.replace('region = "eu-central-1"', urls)) == set()
+def test_a_sandbox_is_where_every_login_is_on_this_machine_and_nobody_has_a_key(folder: Folder) -> None:
+    there = TENANT.replace('"secret"', '{ env = "S" }')
+    here = there.replace("acme", "here").replace(
+        'region = "eu-central-1"', 'api_url = "http://127.0.0.1:8090"\nlogin_url = "http://127.0.0.1:8090"'
+    )
+    environ = {"S": "0123456789abcdef"}
+    assert folder.load(here, environ).rehearses
+    assert not folder.load(here + there, environ).rehearses
+    assert not folder.load('[access]\ncaller_keys = ["0123456789abcdef"]' + here, environ).rehearses
 
 
 @pytest.mark.parametrize(("proxy", "known"), [("http://p:1", False), ("http://u:p@p:1", True), ("", False)])
