@@ -141,7 +141,7 @@ class WorkerProcess:
         if not self.ready.done():
             return
         with contextlib.suppress(WorkerGone):
-            self._take(*await self.ask("report", patience))
+            await self._take(*await self.ask("report", patience))
 
     async def refresh(self, tenant: str, patience: float) -> TenantReport:
         """Has a tenant's token renewed.
@@ -191,7 +191,7 @@ class WorkerProcess:
         await self._listening  # to its last word
         self._channel.close()
         with contextlib.suppress(WorkerGone):
-            self._take(await self._farewell.answer, self._farewell.parts)
+            await self._take(await self._farewell.answer, self._farewell.parts)
         return code
 
     def kill(self) -> None:
@@ -243,8 +243,12 @@ class WorkerProcess:
     async def _bring(self, key: object, wish: Wish) -> None:
         self._channel.tell({"token": key, "answer": pack(await self._superior.grant(wish))})
 
-    def _take(self, answer: Words, parts: Sequence[Any]) -> None:
-        tenants = [unpack(TenantReport, tenant) for part in parts for tenant in part]
+    async def _take(self, answer: Words, parts: Sequence[Any]) -> None:
+        """Reads a report part by part, between which the supervisor's other work has its turn: token requests."""
+        tenants: list[TenantReport] = []
+        for part in parts:
+            tenants += (unpack(TenantReport, tenant) for tenant in part)
+            await asyncio.sleep(0)
         self.report = replace(unpack(ProxyReport, answer["report"]), tenants=tuple(tenants))
 
     def _hang_up(self) -> None:

@@ -19,7 +19,7 @@ import uvloop
 
 from tests.bench import cpu, load, programs
 
-_SETTLED = 60.0
+_SETTLED = 180.0
 """Seconds for all tenants to have a token."""
 
 
