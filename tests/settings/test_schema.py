@@ -17,12 +17,13 @@ from proxy.settings.stores import StorePlace
 from tests.settings.folder import Folder
 
 CONFIG = Path(__file__).parents[2] / "config"
+SCHEMA = schema()
 SWITCHED_OFF = re.compile(r"^#(?=[a-z_]+ = )", re.MULTILINE)
 
 
 def resolve(node: dict[str, Any]) -> dict[str, Any]:
     name = node.get("$ref", "").rpartition("/")[2]
-    found: dict[str, Any] = schema()["$defs"][name] if name else node
+    found: dict[str, Any] = SCHEMA["$defs"][name] if name else node
     return found
 
 
@@ -38,7 +39,7 @@ def described(node: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tupl
             yield ".".join((*path, name)), inner
 
 
-KEYS = dict(described(schema()))
+KEYS = dict(described(SCHEMA))
 
 
 def keys_of(table: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[str]:
@@ -59,11 +60,11 @@ def test_every_key_has_a_description_and_no_default_is_null() -> None:
 
 
 def test_every_table_is_closed_and_the_schema_is_json() -> None:
-    text = json.dumps(schema())
-    assert schema()["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    text = json.dumps(SCHEMA)
+    assert SCHEMA["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert "null" not in text
-    assert schema()["additionalProperties"] is False
-    assert all(node["additionalProperties"] is False for node in schema()["$defs"].values())
+    assert SCHEMA["additionalProperties"] is False
+    assert all(node["additionalProperties"] is False for node in SCHEMA["$defs"].values())
 
 
 def test_the_starter_loads_once_its_variable_is_set(folder: Folder) -> None:

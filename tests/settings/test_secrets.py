@@ -144,9 +144,12 @@ def test_the_settings_do_not_show_secrets(folder: Folder) -> None:
 # --- no problem shows a secret ---
 
 
+SCHEMA = schema()
+
+
 def secret_keys(node: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     """Every key of the schema that takes ``{ env = … }``, itself or in a list."""
-    defined = schema()["$defs"]
+    defined = SCHEMA["$defs"]
     found = []
     for name, inner in node.get("properties", {}).items():
         where = (*path, name)
@@ -161,7 +164,7 @@ def secret_keys(node: dict[str, Any], path: tuple[str, ...] = ()) -> list[str]:
     return found
 
 
-KEYS = [*secret_keys(schema()), "tenants.acme.token_headers.X-Key"]
+KEYS = [*secret_keys(SCHEMA), "tenants.acme.token_headers.X-Key"]
 WORD = "hunter2"
 SHAPES = [
     f'"{WORD}\\n"',
@@ -183,7 +186,7 @@ SHAPES = [
 
 def test_the_schema_knows_which_keys_are_secret() -> None:
     tenants = ("refresh_token", "client_secret", "private_key", "assertion")
-    assert secret_keys(schema()) == [
+    assert secret_keys(SCHEMA) == [
         "access.caller_keys",
         "store.url",
         "store.encryption_keys",
