@@ -81,7 +81,7 @@ class Machine:
         }
         environment.pop("PYTHONPATH", None)
         ran = subprocess.run(
-            ["sh", "-c", command], cwd=workdir, env=environment, capture_output=True, text=True, timeout=200
+            ["sh", "-c", command], cwd=workdir, env=environment, capture_output=True, text=True, timeout=300
         )
         assert ran.returncode == 0, f"{command}\n{ran.stdout}\n{ran.stderr}"
 
@@ -99,11 +99,12 @@ def machine(tmp_path: Path) -> Machine:
         else:
             shutil.copy(ROOT / name, context / name)
     root = tmp_path / "root"
-    subprocess.run([sys.executable, "-m", "venv", root / "python"], check=True, timeout=200)
+    subprocess.run([sys.executable, "-m", "venv", root / "python"], check=True, timeout=300)
     return Machine(root, context)
 
 
 @pytest.mark.needs("package-index")
+@pytest.mark.timeout(900)  # 20 s of work, and what the package index takes
 def test_the_first_stage_makes_a_proxy_without_what_built_it(machine: Machine) -> None:
     build, _ = stages()
     machine.carry_out(build)
