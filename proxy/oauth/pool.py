@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,8 +11,12 @@ from proxy.core.report import Headroom, Tally, TenantReport, headroom
 from proxy.core.spread import Share
 from proxy.core.sums import tenant_of
 from proxy.core.tokens import Instant, Token
+from proxy.errors import TokenUnavailable
 from proxy.oauth.clock import Clock
 from proxy.oauth.source import TokenSource
+
+HEDGE = 1.0
+"""Seconds after which another token is asked for as well: a token request that goes well takes less."""
 
 
 class TokenPool:
@@ -55,14 +60,30 @@ class TokenPool:
     async def token(self, patience: float) -> Token:
         """A usable token within ``patience`` seconds, whichever is there first.
 
+        They are asked for one after the other, each once the one before was refused or is not there after ``HEDGE``.
+
         :raises TokenError: there is none
         """
-        source = self._waited_for()
-        return self.current() or await source.token(patience)
+        end = self._clock().elapsed + patience
+        untried = iter(sorted(self.sources, key=lambda source: source.failure is not None))
+        asking: set[asyncio.Task[Token]] = set()
+        failure: BaseException = TokenUnavailable("There is no token.", error="timeout")
+        try:
+            while (token := self.current()) is None:
+                if (source := next(untried, None)) is not None:
+                    asking.add(self._ask(source, end - self._clock().elapsed))
+                elif not asking:
+                    raise failure
+                done, asking = await asyncio.wait(asking, timeout=HEDGE, return_when=asyncio.FIRST_COMPLETED)
+                failure = next((error for task in done if (error := task.exception()) is not None), failure)
+            return token
+        finally:
+            for task in asking:
+                task.cancel()
 
-    def _waited_for(self) -> TokenSource:
-        """The first that has not failed just now."""
-        return next((source for source in self.sources if source.failure is None), self.sources[0])
+    def _ask(self, source: TokenSource, patience: float) -> asyncio.Task[Token]:
+        name = f"wait for one of {source.client.tenant}'s tokens"
+        return asyncio.get_running_loop().create_task(source.token(patience), name=name)
 
     async def instead_of(self, refused: Token, patience: float) -> Token:
         """The next token of the one that was refused; another token may be refused for the same reason.
