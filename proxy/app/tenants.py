@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
+from math import ceil
 
 from proxy.app import parts
 from proxy.app.lines import RemoteLine, Supervision
 from proxy.core import access, tokens
+from proxy.core.allowance import Allowance
 from proxy.core.grants import Client
 from proxy.core.guests import GuestNews
 from proxy.core.report import CallerTally, Tally, TenantReport
 from proxy.core.urls import BaseUrl
-from proxy.errors import UnknownTenant
+from proxy.errors import TokenUnavailable, UnknownTenant
 from proxy.forward.tenant import Rules, Tenant
 from proxy.oauth.clock import Clock, elapsed
 from proxy.oauth.endpoint import GuestApi, TokenEndpoint
@@ -25,6 +27,9 @@ from proxy.oauth.store import TokenStore
 from proxy.settings import CallerKeySettings, Settings, TenantSettings
 from proxy.traces import Tracing
 from proxy.wire.upstream import Upstream
+
+MOST_BY_HAND = 10
+"""Refreshes of a tenant by hand in a minute, so that whoever reaches the admin port can't flood its login."""
 
 TURN = 250
 """Tenants, some 3 ms of work, after which requests have their turn."""
@@ -68,6 +73,7 @@ class Tenants:
         self._upstreams: dict[BaseUrl, Upstream] = {}
         self._replaced: list[Upstream] = []
         self._guests: dict[str, Guests] = {}
+        self._by_hand: dict[str, Allowance] = {}
 
     # --- what is asked of them ---
 
@@ -90,7 +96,7 @@ class Tenants:
         return tuple(self.report(name, now) for name in self._tallies)
 
     async def refresh(self, name: str) -> TenantReport:
-        """Gets a tenant a new token now, whatever the pause after a failure.
+        """Gets a tenant a new token now, whatever the pause after a failure, ``MOST_BY_HAND`` times a minute.
 
         :raises UnknownTenant: no tenant has this name
         :raises TokenError: there is no new token
@@ -98,6 +104,10 @@ class Tenants:
         sources = self._tenant_sources.get(name)
         if sources is None:
             raise UnknownTenant("No tenant of this name is configured.")
+        wait = self._by_hand.setdefault(name, Allowance(MOST_BY_HAND, 60.0)).take(self._clock().elapsed)
+        if wait:
+            message = f"Tenant {name}: it was refreshed by hand too often; that can be done again in {ceil(wait)} s."
+            raise TokenUnavailable(message, error="too_often", retry_after=wait)
         for source in sources:
             source.forgive()
         await asyncio.gather(*(source.refresh() for source in sources))
@@ -157,6 +167,7 @@ class Tenants:
         gone = [source for key, source in self._sources.items() if key not in sources]
         self._retired = [source for source in (*self._retired, *gone) if source.busy]
         self._tallies, self._sources, self._tenant_sources = tallies, sources, members
+        self._by_hand = {name: allowance for name, allowance in self._by_hand.items() if name in members}
         self._pools = {name: TokenPool(own, self._clock) for name, own in members.items() if len(own) > 1}
         self._replaced += self._upstreams.values()
         self._upstreams = self._connect(settings, urls)

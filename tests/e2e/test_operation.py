@@ -87,6 +87,22 @@ async def test_a_reload_forgives_a_client_whose_secret_was_mended(first: Tenant)
     assert (await first.get()).status == 200
 
 
+async def by_hand(tenant: Tenant) -> Answer:
+    return await tenant.stage.admin("POST", f"/tenants/{tenant.name}/refresh")
+
+
+async def test_a_tenant_is_refreshed_by_hand_ten_times_a_minute_at_most(first: Tenant) -> None:
+    assert (await first.get()).status == 200
+    assert [(await by_hand(first)).status for _ in range(6)] == [200] * 6
+    first.fault("token_invalid_client")
+    answers = [await by_hand(first) for _ in range(6)]
+    assert [answer.status for answer in answers] == [502] * 4 + [503] * 2
+    assert first.token_requests == {"ok": 1 + 6, "invalid_client": 4}
+    assert 1 <= int(answers[-1].fields["Retry-After"]) <= 6
+    assert answers[-1].json["details"] == [{"errorCode": "too_often"}]
+    assert (await first.get()).status == 200
+
+
 async def test_a_renamed_tenant_keeps_its_token_and_is_counted_and_told_by_its_new_name(first: Tenant) -> None:
     assert (await first.get()).status == 200
     change(first.stage.proxy, lambda text: text.replace("[tenants.first]", "[tenants.renamed]"))
