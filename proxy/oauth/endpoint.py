@@ -105,19 +105,8 @@ class TokenEndpoint:
                 **self.detour(url),
             ) as response:
                 return Reply(response.status, response.headers, await _read(response))
-        except TimeoutError:
-            raise NoReply("no answer in time") from None
-        except aiohttp.ClientConnectorCertificateError:
-            raise NoReply("its certificate is not trusted; name your CA in upstream.ca_file") from None
-        except aiohttp.ClientProxyConnectionError:
-            raise NoReply("the forward proxy can't be reached; see upstream.proxy") from None
-        except aiohttp.ClientHttpProxyError as error:
-            raise NoReply(f"the forward proxy answered {error.status}; see upstream.proxy") from None
-        except _TooLong:
-            raise NoReply(f"its answer is longer than {LONGEST_ANSWER} bytes") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The library's own text may repeat what was sent.
-            raise NoReply(type(error).__name__) from None
+        except (aiohttp.ClientError, OSError, ValueError, _TooLong) as error:
+            raise NoReply(_reason(error, URL(url))) from None
 
     async def close(self) -> None:
         """Closes the connections; what is being asked fails."""
@@ -170,6 +159,35 @@ class GuestApi:
             message = f"Tenant {self.tenant}: a guest's refresh got no answer ({none})."
             raise TokenUnavailable(message, error="unreachable") from None
         return guests.read_refreshed(self.tenant, reply.status, reply.headers, reply.body, time.time())
+
+
+def _reason(error: Exception, url: URL) -> str:
+    """Why there is no answer, in words of ours: the library's may repeat what was sent."""
+    where = f"{url.host_subcomponent}:{url.port}"
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return f"no connection to {where} in time"
+        case TimeoutError():
+            return f"no answer in time from {where}"
+        case aiohttp.ClientConnectorCertificateError():
+            return f"the certificate of {where} is not trusted; name your CA in upstream.ca_file"
+        case aiohttp.ClientProxyConnectionError():
+            return "the forward proxy can't be reached; see upstream.proxy"
+        case aiohttp.ClientHttpProxyError():
+            return f"the forward proxy answered {error.status}; see upstream.proxy"
+        case aiohttp.ClientConnectorDNSError():
+            return f"the name {error.host} is not found"
+        case aiohttp.ClientSSLError():
+            return f"TLS with {where} failed"
+        case aiohttp.ClientConnectorError(os_error=ConnectionRefusedError()):
+            return f"{where} refuses connections"
+        case aiohttp.ClientConnectorError():
+            return f"{where} can't be reached"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | OSError():
+            return f"{where} broke off"
+        case _TooLong():
+            return f"its answer is longer than {LONGEST_ANSWER} bytes"
+    return f"what {where} answers is no HTTP"
 
 
 class _TooLong(Exception):

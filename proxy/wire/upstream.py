@@ -205,9 +205,10 @@ class Upstream:
             async with asyncio.timeout(min(self._connect_timeout, patience)):
                 return await self._connect()
         except TimeoutError:
-            raise UpstreamTimeout("No connection to the upstream in time.", kind="connection_timeout") from None
+            message = f"No connection to the upstream {self.base.authority} in time."
+            raise UpstreamTimeout(message, kind="connection_timeout") from None
         except OSError as error:
-            raise _unreachable(error) from None
+            raise _unreachable(error, self.base) from None
 
     async def _connect(self) -> UpstreamConnection:
         loop = asyncio.get_running_loop()
@@ -264,17 +265,18 @@ class Upstream:
             connection.close()
 
 
-def _unreachable(error: OSError) -> UpstreamError:
+def _unreachable(error: OSError, upstream: BaseUrl) -> UpstreamError:
+    name = upstream.authority
     match error:
         case socket.gaierror():
-            return UpstreamUnreachable("The upstream's name is not found.", kind="dns_error")
+            return UpstreamUnreachable(f"The upstream's name {upstream.host} is not found.", kind="dns_error")
         case ssl.SSLCertVerificationError():
             return UpstreamUnreachable(
-                "The upstream's certificate is not trusted; name your CA in upstream.ca_file.",
+                f"The certificate of the upstream {name} is not trusted; name your CA in upstream.ca_file.",
                 kind="tls_certificate_error",
             )
         case ssl.SSLError():
-            return UpstreamUnreachable("TLS with the upstream failed.", kind="tls_protocol_error")
+            return UpstreamUnreachable(f"TLS with the upstream {name} failed.", kind="tls_protocol_error")
         case ConnectionRefusedError():
-            return UpstreamUnreachable("The upstream refuses connections.", kind="connection_refused")
-    return UpstreamUnreachable("The upstream can't be reached.")
+            return UpstreamUnreachable(f"The upstream {name} refuses connections.", kind="connection_refused")
+    return UpstreamUnreachable(f"The upstream {name} can't be reached.")

@@ -98,12 +98,12 @@ async def test_the_name_behind_it_is_verified(tmp_path: Path) -> None:
         await log_in(login)
         got = await client.message()
         assert got.status == 502
-        assert b"certificate is not trusted" in got.body
+        assert b"The certificate of the upstream api.example.com is not trusted" in got.body
 
 
 async def test_a_login_behind_it_whose_certificate_is_anothers_gets_no_secret(tmp_path: Path) -> None:
     async with corporate(tmp_path, certified=(API, "other.example.com")) as (proxy, _, _), proxy.client() as client:
-        assert "certificate is not trusted" in await failed(client, 503)
+        assert "the certificate of login.example.com:443 is not trusted" in await failed(client, 503)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,14 @@ import contextlib
 import functools
 import gzip
 import json
+import re
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 import trustme
@@ -283,7 +284,7 @@ async def expect_timeout(
         await asyncio.sleep(0.01)
         assert not task.done()
         loop.hurried += 3.0
-        with pytest.raises(TokenUnavailable, match="no answer in time") as caught:
+        with pytest.raises(TokenUnavailable, match=r"no (answer in time from|connection to) \S+:\d+") as caught:
             async with asyncio.timeout(1.0):
                 await task
     assert caught.value.error == "unreachable"
@@ -388,19 +389,21 @@ async def test_an_answer_that_breaks_off_or_is_no_http_is_no_answer(answer: byte
         with pytest.raises(TokenUnavailable, match="gave no answer") as caught:
             await asking.ask(client(url))
     assert caught.value.error == "unreachable"
+    assert re.search(r"127\.0\.0\.1:\d+ (broke off|answers is no HTTP)", str(caught.value))
 
 
 async def test_a_refused_connection_is_no_answer() -> None:
     async with raw_server(break_off) as url:
         pass
     async with endpoint() as asking:
-        with pytest.raises(TokenUnavailable, match=r"gave no answer \(.*\); check region, login_url and network"):
+        said = rf"gave no answer \({urlsplit(url).netloc} refuses connections\); check region, login_url and network"
+        with pytest.raises(TokenUnavailable, match=said):
             await asking.ask(client(url))
 
 
 async def test_a_name_that_does_not_exist_is_no_answer() -> None:
     async with endpoint() as asking:
-        with pytest.raises(TokenUnavailable, match="gave no answer"):
+        with pytest.raises(TokenUnavailable, match=r"gave no answer \(the name login\.invalid is not found\)"):
             await asking.ask(client("https://login.invalid/oauth/token"))
 
 
@@ -451,7 +454,9 @@ async def test_a_server_that_is_not_trusted_is_sent_nothing_and_the_error_says_w
     authority: trustme.CA,
 ) -> None:
     async with TokenServer().serving(server_context(authority)) as server, endpoint() as asking:
-        with pytest.raises(TokenUnavailable, match=r"certificate is not trusted; .* upstream\.ca_file"):
+        with pytest.raises(
+            TokenUnavailable, match=r"the certificate of localhost:\d+ is not trusted; .* upstream\.ca_file"
+        ):
             await asking.ask(client(server.url))
     assert server.received == []
 
@@ -459,7 +464,7 @@ async def test_a_server_that_is_not_trusted_is_sent_nothing_and_the_error_says_w
 async def test_a_certificate_for_another_name_is_not_trusted(authority: trustme.CA) -> None:
     tls = server_context(authority, "login.example.com")
     async with TokenServer().serving(tls) as server, endpoint(trusting(authority)) as asking:
-        with pytest.raises(TokenUnavailable, match="certificate is not trusted"):
+        with pytest.raises(TokenUnavailable, match=r"the certificate of localhost:\d+ is not trusted"):
             await asking.ask(client(server.url))
     assert server.received == []
 
@@ -474,7 +479,7 @@ async def test_a_context_that_a_reload_brings_is_used_from_then_on(authority: tr
 
 async def test_a_server_that_speaks_no_tls_is_no_answer() -> None:
     async with TokenServer().serving() as server, endpoint() as asking:
-        with pytest.raises(TokenUnavailable, match="gave no answer"):
+        with pytest.raises(TokenUnavailable, match=r"gave no answer \(TLS with 127\.0\.0\.1:\d+ failed\)"):
             await asking.ask(client(server.url.replace("http:", "https:")))
     assert server.received == []
 

@@ -84,6 +84,7 @@ async def test_a_port_where_nobody_listens_is_refused() -> None:
             with pytest.raises(UpstreamUnreachable) as error:
                 await upstream.connect(5)
             assert error.value.kind == "connection_refused"
+            assert str(error.value) == f"The upstream {name}:{server.port} refuses connections."
             assert upstream.connections == 0
 
 
@@ -93,6 +94,7 @@ async def test_a_name_that_is_not_found_is_told() -> None:
     with pytest.raises(UpstreamUnreachable) as error:
         await upstream.connect(5)
     assert error.value.kind == "dns_error"
+    assert str(error.value) == "The upstream's name no such host is not found."
 
 
 @pytest.mark.parametrize(("connect_timeout", "patience"), [(0.1, 60.0), (60.0, 0.1)])
@@ -103,6 +105,7 @@ async def test_a_connection_that_takes_too_long_is_given_up(connect_timeout: flo
             async with asyncio.timeout(10):
                 await upstream.connect(patience)
         assert error.value.kind == "connection_timeout"
+        assert f"127.0.0.1:{server.port}" in str(error.value)
         await (await server.accept()).ended()
         assert upstream.connections == 0
 
