@@ -70,12 +70,14 @@ class Tunnel:
                     await self._take_leave(source, sink)
                     return
         except OSError as error:
-            if isinstance(error, TimeoutError) and not source.broken and not sink.broken:
+            if source.broken or sink.broken:
+                source.abort()
+                sink.abort()
+            elif isinstance(error, TimeoutError):
                 source.close()
                 sink.close()
             else:
-                source.abort()
-                sink.abort()
+                await self._drop(source)  # the sink has ended, and a reset would wipe out what it said last
             return
         if not self._client.transport.can_write_eof():
             self._end_within(0)
@@ -109,8 +111,12 @@ class Tunnel:
         if not self._frames[source].closed:
             sink.write(close_frame(masked=sink is self._upstream))
         sink.end()
-        due = source.loop.time() + LAST_WORDS
         source.hasten(math.inf)
+        await self._drop(source)
+
+    async def _drop(self, source: Stream) -> None:
+        """Takes what the source still sends, which nobody wants, until it ends as well."""
+        due = source.loop.time() + LAST_WORDS
         with contextlib.suppress(OSError):
             while await source.receive(due):
                 source.buffer = b""

@@ -364,3 +364,27 @@ async def test_the_reset_of_a_client_over_tls_is_one_for_the_upstream(tmp_path: 
         ends.client.reset()
         assert not await ends.upstream.ended()
         await ends.gone()
+
+
+@pytest.mark.parametrize(
+    "sides", [frozenset({"upstream"}), frozenset({"client", "upstream"})], ids=["client over TCP", "client over TLS"]
+)
+async def test_the_last_words_of_an_upstream_over_tls_reach_a_client_that_is_talking(
+    tmp_path: Path, sides: frozenset[str]
+) -> None:
+    async with secure_tunnel(tmp_path, sides=sides) as ends:
+        async with asyncio.TaskGroup() as tasks:
+            talking = tasks.create_task(chatter(ends.client), name="chatter")
+            await ends.upstream.read(100_000)
+            ends.upstream.send(b"enough")
+            ends.upstream.close()
+            assert await ends.client.rest() == b"enough"
+            talking.cancel()
+        ends.client.close()
+        await ends.gone()
+
+
+async def chatter(peer: Peer) -> None:
+    while True:
+        peer.send(b"x" * 16384)
+        await asyncio.sleep(0.001)
