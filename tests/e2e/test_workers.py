@@ -181,18 +181,20 @@ async def test_killing_replicas_on_one_redis_loses_no_refresh_token() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(SECONDS + 60)
-async def test_killing_workers_costs_their_own_connections_and_nothing_else() -> None:
+async def test_killing_workers_costs_their_own_connections_and_nothing_else(store: str) -> None:
     """With client credentials, which each worker asks for itself."""
     moments = random.Random(1)
     kills = 0
     async with Sandbox(SandboxOptions(rate_limit=None, org_rate_limit=None, token_lifetime=LIFETIME)) as sandbox:
-        configuration = "[listen]\nport = {port}\n[admin]\nport = 0\n" + tenants_toml(sandbox.base_url, DEFAULT_ORGS)
+        configuration = f'[listen]\nport = {{port}}\n[admin]\nport = 0\n[store]\nurl = "{store}"\n'
+        configuration += tenants_toml(sandbox.base_url, DEFAULT_ORGS)
         async with Program(configuration, "--workers", "4") as program:
             end = asyncio.get_running_loop().time() + SECONDS
             async with load(program.port, clients=8) as seen:
                 while asyncio.get_running_loop().time() < end:
                     await asyncio.sleep(moments.uniform(1, 4))
                     kills += await program.kill_a_worker(moments)
+    print(f"{kills} workers killed: {seen.statuses} {seen.failures} {sandbox.ledger.tokens_issued()} tokens")
     assert kills >= 10
     assert set(seen.statuses) == {200}
     assert seen.failures.keys() <= CONNECTION_LOST
