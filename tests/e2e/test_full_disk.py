@@ -91,7 +91,7 @@ async def test_a_refresh_token_that_found_no_room_is_kept_and_stored_when_there_
     async with world(tmp_path / "tokens.db") as shared:
         async with shared.proxy(*options) as caller:
             assert [await caller.get(org) for org in (REFRESHING, PLAIN)] == [200, 200]
-            shared.sandbox.faults.set("token_late", 1.0, count=1, org=REFRESHING.name)
+            shared.sandbox.faults.set("token_late", 2.0, count=1, org=REFRESHING.name)
             async with asyncio.TaskGroup() as group:
                 refreshing = group.create_task(caller.refresh(REFRESHING), name="refresh")
                 await until(lambda: not shared.sandbox.faults.as_json(), PATIENCE)
@@ -182,7 +182,7 @@ async def _meet(shared: World, begin: Callable[[], None], end: Callable[[], None
     async with shared.proxy() as caller:
         for _ in range(3):
             assert await caller.refresh(REFRESHING) == 200
-        shared.sandbox.faults.set("token_late", 1.0, count=1, org=REFRESHING.name)
+        shared.sandbox.faults.set("token_late", 2.0, count=1, org=REFRESHING.name)
         async with asyncio.TaskGroup() as group:
             refreshing = group.create_task(caller.refresh(REFRESHING), name="refresh")
             await until(lambda: not shared.sandbox.faults.as_json(), PATIENCE)
