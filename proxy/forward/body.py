@@ -165,6 +165,8 @@ class KeptBody:
             upstream.fail(UpstreamTimeout(message, kind="connection_write_timeout"))
         except OSError:
             pass  # the upstream is gone; whoever waits for its answer sees that
+        except Exception as error:  # noqa: BLE001 - a defect, which whoever waits for the answer must hear of
+            upstream.fail(error)
         if self.complete:
             upstream.expect_answer_by(loop.time() + answer_timeout)
 

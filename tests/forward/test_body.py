@@ -254,6 +254,24 @@ async def test_a_body_that_is_not_whole_never_looks_whole_to_the_upstream(
             await upstream.rest()
 
 
+class Broken(Body):
+    """A body that can't be read because of a defect of the program."""
+
+    async def read(self, due: float) -> bytes:
+        raise RuntimeError("a defect")
+
+
+@pytest.mark.parametrize("length", [9, CHUNKED])
+async def test_a_defect_while_a_body_is_sent_is_heard_of_by_whoever_waits_for_the_answer(length: int) -> None:
+    async with pumped(length) as (_, _, connection, upstream), pair() as (stream, _):
+        answer = asyncio.gather(connection.receive_response(1000, connection.loop.time() + 5), return_exceptions=True)
+        await asyncio.sleep(0)
+        await KeptBody(Broken(stream, length, request=True, limit=100), 1000).pump(connection, 5, 15)
+        assert isinstance((await answer)[0], RuntimeError)
+        with pytest.raises(ConnectionResetError):
+            await upstream.rest()
+
+
 async def test_an_upstream_that_takes_nothing_is_given_up() -> None:
     async with pumped(64 << 20, buffer=16384) as (client, body, connection, upstream):
         upstream.stop_reading()
