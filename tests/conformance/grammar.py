@@ -21,6 +21,8 @@ _FIELD_LINE = re.compile(rb"(" + _TOKEN + rb"):[ \t]*((?:[!-~\x80-\xff](?:[\t -~
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|(?:[0-9A-Za-z\-._~!$&'()*+;=]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]+")
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)(?:" + _PARAMETER + rb")*")
+_BORNE_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[\t -~\x80-\xff]*)?")
+"""With extensions of any kind, which a recipient reads past."""
 _CODING_PARAMETERS = rb"(?:[ \t]*;[ \t]*(?:" + _TOKEN + rb")?)*"
 _CHUNKED = re.compile(rb"chunked" + _CODING_PARAMETERS, re.IGNORECASE)
 _CODING = re.compile(rb"(?:gzip|x-gzip|compress|x-compress|deflate|identity)" + _CODING_PARAMETERS, re.IGNORECASE)
@@ -58,8 +60,11 @@ class Message:
         return [value for key, value in self.fields if key == name]
 
 
-def read_request(data: bytes) -> Message:
-    """The request at the beginning of ``data``; raises ``Illegal``."""
+def read_request(data: bytes, *, bearing: bool = False) -> Message:
+    """The request at the beginning of ``data``; raises ``Illegal``.
+
+    :param bearing: chunk extensions may be malformed, and trailers those that nobody takes note of
+    """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
         raise Illegal(f"no head of a request: {data[:60]!r}")
@@ -72,7 +77,7 @@ def read_request(data: bytes) -> Message:
         raise Illegal(f"version {version}")
     fields = tuple(map(_read_field, lines))
     _check_host(version, [value for name, value in fields if name == b"host"])
-    content, rest = _read_content(version, fields, rest)
+    content, rest = _read_content(version, fields, rest, bearing=bearing)
     return Message(request_line[1], request_line[2], version, fields, content, rest)
 
 
@@ -90,8 +95,11 @@ class Reply:
     """What follows the answer; nothing where the connection's end delimits it."""
 
 
-def read_reply(data: bytes) -> Reply:
-    """The answer at the beginning of all that a connection brought; raises ``Illegal``."""
+def read_reply(data: bytes, *, bearing: bool = False) -> Reply:
+    """The answer at the beginning of all that a connection brought; raises ``Illegal``.
+
+    :param bearing: as for ``read_request``
+    """
     head, end, rest = data.partition(b"\r\n\r\n")
     if not end:
         raise Illegal(f"no head of an answer: {data[:60]!r}")
@@ -104,7 +112,7 @@ def read_reply(data: bytes) -> Reply:
         raise Illegal(f"version {version}")
     fields = tuple(map(_read_field, lines))
     framed = any(name in (b"transfer-encoding", b"content-length") for name, _ in fields)
-    content, rest = _read_content(version, fields, rest) if framed else (rest, b"")
+    content, rest = _read_content(version, fields, rest, bearing=bearing) if framed else (rest, b"")
     return Reply(status, version, fields, content, rest)
 
 
@@ -124,7 +132,7 @@ def _check_host(version: tuple[int, int], hosts: list[bytes]) -> None:
 
 
 def _read_content(
-    version: tuple[int, int], fields: tuple[tuple[bytes, bytes], ...], data: bytes
+    version: tuple[int, int], fields: tuple[tuple[bytes, bytes], ...], data: bytes, *, bearing: bool
 ) -> tuple[bytes | None, bytes]:
     """RFC 9112 6.3, where it leaves no choice."""
     codings = [value for name, value in fields if name == b"transfer-encoding"]
@@ -133,7 +141,7 @@ def _read_content(
         raise Illegal("two framings")
     if codings:
         _check_codings(version, codings)
-        return _read_chunks(data)
+        return _read_chunks(data, bearing=bearing)
     if not lengths:
         return b"", data
     if len(lengths) > 1 or not _LENGTH.fullmatch(lengths[0]) or int(lengths[0]) > _LARGEST:
@@ -152,18 +160,18 @@ def _check_codings(version: tuple[int, int], values: list[bytes]) -> None:
         raise Illegal(f"Transfer-Encoding {values!r}")
 
 
-def _read_chunks(data: bytes) -> tuple[bytes | None, bytes]:
+def _read_chunks(data: bytes, *, bearing: bool) -> tuple[bytes | None, bytes]:
     content = b""
     while True:
         line, end, data = data.partition(b"\r\n")
         if not end:
             return None, b""
-        match = _CHUNK_LINE.fullmatch(line)
+        match = (_BORNE_CHUNK_LINE if bearing else _CHUNK_LINE).fullmatch(line)
         if match is None or int(match[1], 16) > _LARGEST:
             raise IllegalContent(f"chunk line {line[:40]!r}")
         size = int(match[1], 16)
         if size == 0:
-            return _read_trailers(content, data)
+            return _read_trailers(content, data, bearing=bearing)
         if len(data) < size + 2:
             return None, b""
         if data[size : size + 2] != b"\r\n":
@@ -171,7 +179,7 @@ def _read_chunks(data: bytes) -> tuple[bytes | None, bytes]:
         content, data = content + data[:size], data[size + 2 :]
 
 
-def _read_trailers(content: bytes, data: bytes) -> tuple[bytes | None, bytes]:
+def _read_trailers(content: bytes, data: bytes, *, bearing: bool) -> tuple[bytes | None, bytes]:
     while True:
         line, end, data = data.partition(b"\r\n")
         if not end:
@@ -179,5 +187,5 @@ def _read_trailers(content: bytes, data: bytes) -> tuple[bytes | None, bytes]:
         if not line:
             return content, data
         match = _FIELD_LINE.fullmatch(line)
-        if match is None or match[1].lower() in _NOT_IN_TRAILERS:
+        if match is None or (not bearing and match[1].lower() in _NOT_IN_TRAILERS):
             raise IllegalContent(f"trailer {line!r}")
