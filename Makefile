@@ -9,6 +9,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 BENCH_ARGS ?=
 SOAK_ARGS ?=
+FUZZ_ARGS ?=
 
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 WHICH := import sys; print(sys.version_info[:2])
@@ -40,11 +41,13 @@ endif
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL: # pip runs one at a time in one environment
-.PHONY: help demo test check format coverage bench bench-scale soak lock clean
+.PHONY: help demo test test-parser fuzz check format coverage bench bench-scale soak lock clean
 
 help:
 	@echo 'make demo       the proxy against an embedded sandbox, with traffic'
 	@echo 'make test       the whole test suite (PYTEST_ARGS=…)'
+	@echo "make test-parser  the tests that aiohttp's parser has a part in, with its parser in Python (PYTEST_ARGS=…)"
+	@echo 'make fuzz       random clients and upstreams for a minute, or longer (FUZZ_ARGS=…)'
 	@echo 'make check      linter, formatter, types'
 	@echo 'make format     mend what the linter and the formatter can'
 	@echo 'make coverage   the test suite, with the lines and branches it misses'
@@ -60,6 +63,15 @@ demo: $(VENV)/.runtime $(VENV)/.project
 test: $(VENV)/.dev $(VENV)/.project
 	@$(BIN)/python tests/system.py
 	$(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+# Where messages pass, ours reads them; aiohttp's reads token endpoints' answers and the admin port's requests.
+test-parser: $(VENV)/.dev $(VENV)/.project
+	@$(BIN)/python tests/system.py
+	AIOHTTP_NO_EXTENSIONS=1 $(BIN)/python -m pytest -n auto tests/wire tests/forward tests/conformance tests/oauth \
+		tests/admin tests/sandbox $(PYTEST_ARGS)
+
+fuzz: $(VENV)/.dev $(VENV)/.project
+	@$(BIN)/python -m tests.fuzz $(FUZZ_ARGS)
 
 check: $(VENV)/.dev $(VENV)/.project
 	$(BIN)/ruff check
