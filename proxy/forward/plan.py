@@ -96,6 +96,8 @@ def plan(rules: Rules, exchange: Exchange) -> Plan:
 def _plan(rules: Rules, exchange: Exchange) -> Plan:
     head, fields = exchange.head, exchange.fields
     if head.method in (b"CONNECT", b"TRACE"):
+        # What follows a CONNECT may be for the tunnel that its client takes for granted.
+        exchange.keep_alive = exchange.keep_alive and head.method != b"CONNECT"
         raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
     _check_size(rules.bounds, head)
     target = routing.split(head.method, head.target)
