@@ -59,6 +59,7 @@ async def _ask_on(exchange: Exchange, connection: UpstreamConnection, request: b
             answer = await connection.receive_response(timing.max_header_bytes, exchange.answer_due)
             if answer.status >= 200 or answer.status == 101:
                 break
+            connection.reused = False  # the request has reached it: it was not closing just then
             if answer.status != 100 or not body.go_ahead():
                 await _relay_interim(exchange, answer)
             if connection.loop.time() >= exchange.answer_due:

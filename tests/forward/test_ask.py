@@ -506,6 +506,19 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
         assert proxy.upstream_connections == 1
 
 
+@pytest.mark.parametrize("how", ["end", "reset"])
+async def test_a_request_that_had_an_interim_answer_is_not_sent_again(how: str) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        upstream = await kept(proxy, client)
+        client.send(request())
+        await upstream.message()
+        upstream.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        assert (await client.head()).status == 103
+        upstream.end() if how == "end" else upstream.reset()
+        assert_ours(await client.message(), 502, "connection_terminated")
+        assert proxy.api.connections == 1
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize("how", ["end", "reset"])
 async def test_a_safe_request_lost_on_a_kept_connection_is_sent_once_more_on_a_new_one(method: str, how: str) -> None:
