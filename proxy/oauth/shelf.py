@@ -295,6 +295,8 @@ class Shelf:
             if self._unsaved is not unsaved:
                 return  # there is more to store by now
             self._unsaved = None
+        if unsaved.outcome.access == unsaved.asked.record.access:
+            return  # no token, nothing that anybody was told of
         log.info(
             "tenant %s: what could not be stored before is stored now",
             self.client.tenant,

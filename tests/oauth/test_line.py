@@ -464,6 +464,7 @@ async def test_a_client_without_refresh_tokens_waits_for_nobody_once_the_store_i
 async def test_a_client_without_refresh_tokens_does_without_a_store_that_is_slow_loudly(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     world = World("client_credentials")
     world.store.writing = PROMPT + 0.3
     line = world.line()
@@ -475,6 +476,7 @@ async def test_a_client_without_refresh_tokens_does_without_a_store_that_is_slow
     await asyncio.sleep(10.0)
     assert await token(world.line()) == "access-1"  # it is there in the end, and nobody's lease
     assert world.record().lease is None
+    assert "stored now" in caplog.text
     assert await token(line) == "access-2"
     assert len([record for record in caplog.records if "without the store" in record.getMessage()]) == 1
 
@@ -488,7 +490,10 @@ async def test_a_client_without_refresh_tokens_does_without_a_store_that_does_no
 
 
 @in_virtual_time
-async def test_a_refresh_token_is_not_sent_where_the_store_is_slow_and_it_is_said_why() -> None:
+async def test_a_refresh_token_is_not_sent_where_the_store_is_slow_and_it_is_said_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
     world = World()
     world.store.writing = PROMPT + 0.3
     line = world.line()
@@ -498,6 +503,7 @@ async def test_a_refresh_token_is_not_sent_where_the_store_is_slow_and_it_is_sai
     assert (found.error.error, found.pause) == ("store_unavailable", STORE_PAUSE)
     assert "The token store is too slow" in str(found.error)
     await asyncio.sleep(10.0)
+    assert "stored now" not in caplog.text
     assert world.endpoint.shown == []
     assert (world.record().lease, world.record().journal) == (None, None)
     world.store.writing = 0.0
