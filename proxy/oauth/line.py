@@ -25,7 +25,7 @@ from proxy.core.tokens import Instant
 from proxy.core.turn import Adopt, Ask, GiveUp, Refuse, Wait
 from proxy.errors import StoreError, TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.clock import Clock
-from proxy.oauth.shelf import ALONE, Shelf, Sleep
+from proxy.oauth.shelf import ALONE, PROMPT, TOO_SLOW, Shelf, Sleep
 from proxy.oauth.store import Reading, TokenStore
 
 T = TypeVar("T")
@@ -227,8 +227,11 @@ class Line:
 
     async def _ask(self, seen: Reading, asked: Ask) -> Obtained | Refuse | None:
         """What a request brings; None where it is to be looked again, because somebody was faster."""
+        looked = self._clock().elapsed
         try:
             written = await self._shelf.write(seen, asked.record)
+            if not asked.client.repeatable and self._clock().elapsed - looked > PROMPT:
+                raise StoreError(TOO_SLOW)  # though no timer of ours ran that long, as where the machine slept
         except (StoreError, asyncio.CancelledError):
             self._shelf.take_back(seen, asked)
             raise

@@ -158,12 +158,9 @@ class Shelf:
         :raises StoreError: the store can't be used, and nothing may be done without
         """
         if seen.version != ALONE:
-            began = self._clock().elapsed
             try:
                 async with _promptly():
                     written = await self._store.replace(seen, record)
-                if self._clock().elapsed - began > PROMPT:
-                    raise StoreError(TOO_SLOW)  # though no timer of ours ran that long, as where the machine slept
             except StoreError as error:
                 written = self._go_alone(record, error)
         else:
