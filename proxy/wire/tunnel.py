@@ -80,7 +80,7 @@ class Tunnel:
                 await self._drop(source)  # the sink has ended, and a reset would wipe out what it said last
             return
         if not self._client.transport.can_write_eof():
-            self._end_within(0)
+            self._end_within(LAST_WORDS if self._unanswered else 0)
         elif sink.lost is None and not sink.transport.can_write_eof():
             self._end_within(LAST_WORDS)
         sink.end()
@@ -102,7 +102,7 @@ class Tunnel:
     def _pass_on(self, source: Stream, sink: Stream) -> None:
         data, source.buffer = source.buffer, b""
         self._moved = source.loop.time()
-        self._frames[source].follow(data)
+        self._follow(source, data)
         self._passed(*((len(data), 0) if source is self._client else (0, len(data))))
         sink.write(data)
 
@@ -118,8 +118,22 @@ class Tunnel:
         """Takes what the source still sends, which nobody wants, until it ends as well."""
         due = source.loop.time() + LAST_WORDS
         with contextlib.suppress(OSError):
-            while await source.receive(due):
+            more = True
+            while more:
+                self._follow(source, source.buffer)
                 source.buffer = b""
+                more = await source.receive(due)
+
+    @property
+    def _unanswered(self) -> bool:
+        """The client has a Close that it is still to answer: a talking one must not be reset before it reads that."""
+        return self._frames[self._upstream].closed and not self._frames[self._client].closed
+
+    def _follow(self, source: Stream, data: bytes) -> None:
+        frames = self._frames[source]
+        frames.follow(data)
+        if self._ends_at < math.inf and frames.closed and frames.between_frames and not self._unanswered:
+            self._end_within(0)
 
     def _end_within(self, seconds: float) -> None:
         self._ends_at = self._client.loop.time() + seconds

@@ -388,3 +388,23 @@ async def chatter(peer: Peer) -> None:
     while True:
         peer.send(b"x" * 16384)
         await asyncio.sleep(0.001)
+
+
+@CLIENT_OVER_TLS
+async def test_a_client_over_tls_in_the_middle_of_its_words_gets_a_close_and_may_answer_it(
+    tmp_path: Path, sides: frozenset[str]
+) -> None:
+    async with secure_tunnel(tmp_path, sides=sides) as ends:
+        said = close_frame(masked=False)
+        ends.client.send(b"\x82\xff" + (300_000).to_bytes(8, "big") + bytes(4 + 100_000))
+        await ends.upstream.read(100_000)
+        ends.upstream.send(said)
+        ends.upstream.close() if "upstream" in sides else ends.upstream.end()
+        assert await ends.client.read(len(said)) == said
+        for _ in range(20):
+            ends.client.send(bytes(10_000))
+            assert await ends.client.silent(0.01)
+        ends.client.send(close_frame(masked=True))
+        async with asyncio.timeout(LAST_WORDS / 2):
+            assert await ends.client.rest() == b""
+        await ends.gone()
