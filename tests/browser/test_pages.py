@@ -131,6 +131,34 @@ async def test_no_page_is_given_what_the_browser_keeps_for_the_proxys_name(
         assert "error" in await fetched(page, url, {"credentials": "include"})
 
 
+@pytest.mark.parametrize(
+    ("said", "seen"),
+    [
+        (b"", 502),
+        (b"220 smtp.example\r\n\r\n", 502),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\nhalf an answer", None),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf an answer", None),
+    ],
+    ids=["nothing", "garbage", "half a length", "half a chunk"],
+)
+async def test_a_page_sees_an_api_that_fails_as_an_answer_or_an_error(
+    browser: Browser, site: Site, said: bytes, seen: int | None
+) -> None:
+    async with (
+        rig(access={"allowed_origins": [site.origin(ALLOWED)]}) as proxy,
+        shown(browser, site.origin(ALLOWED)) as page,
+    ):
+        asking = asyncio.gather(fetched(page, f"http://127.0.0.1:{proxy.port}/api/v2/x", {"method": "POST"}))
+        upstream = await proxy.api.accept()
+        await upstream.message()
+        upstream.send(said)
+        upstream.close()
+        (got,) = await asking
+        assert got.get("status") == seen
+        assert ("error" in got) == (seen is None)
+        assert proxy.api.connections == 1
+
+
 # --- an attacker's page ---
 
 
