@@ -24,13 +24,13 @@ from tests.support.stages import make_orgs, tenant_toml
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the memory of another program is known on Linux")
 
-SMALL, LARGE = 128 << 20, 2 << 30
+SMALL, LARGE = 64 << 20, 2 << 30
 
 MOST = 8 << 20
 """Bytes that a transfer of any size may cost beside what an earlier one did: buffers, and the allocator's rounding."""
 
-SLOW, EACH = 10, 32 << 20
-"""Slow readers in each direction, and the bytes that each does not read; 640 MB in all."""
+SLOW, EACH = 10, 16 << 20
+"""Slow readers in each direction, and the bytes that each does not read; 320 MB in all."""
 
 HEAD = b"Host: localhost\r\n"
 

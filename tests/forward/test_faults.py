@@ -365,6 +365,7 @@ async def test_a_certificate_that_has_expired_is_told(tmp_path: Path) -> None:
 # --- what is left ---
 
 
+@pytest.mark.one_loop
 @pytest.mark.parametrize("secure", [False, True], ids=["TCP", "TLS"])
 async def test_what_is_over_is_freed_at_once_and_not_when_python_looks_for_cycles(tmp_path: Path, secure: bool) -> None:
     """Which it does by the count of objects: lost connections with their buffers would pile up until then."""
