@@ -49,7 +49,7 @@ async def execute(program: str, file: Path, **variables: str) -> Ended:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(2 * PATIENCE):  # the Python SDK has thousands of modules
+        async with asyncio.timeout(3 * PATIENCE):  # the Python SDK has thousands of modules
             stdout, stderr = await process.communicate()
     finally:
         if process.returncode is None:

@@ -79,7 +79,7 @@ def test_any_text_is_read_in_little_time_and_only_once(text: str) -> None:
     assert scrubbed(scrubbed(text)) == scrubbed(text)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(60)
 def test_a_long_text_takes_no_longer_than_its_length() -> None:
     for piece in ("authorization: ", "access_token", 'code="', "a", '"\\', "/k/", "bearer ", "eyJa.", " ="):
         scrubbed(piece * (400_000 // len(piece)))

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.needs("oidc-provider"),
 ]
 
-LIFETIME = 3
+LIFETIME = 4
 """Seconds of an access token, whole ones: it ends up to one earlier by the server's clock, and a replay mends that."""
 
 BOTH: dict[str, object] = {"grant_types": ["authorization_code", "refresh_token", "client_credentials"]}

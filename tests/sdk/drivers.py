@@ -15,7 +15,7 @@ from tests.system import find
 
 _HERE = Path(__file__).resolve().parent
 
-PATIENCE = 45.0
+PATIENCE = 180.0
 """Seconds for one call; importing the Python SDK, which is in the first, takes some of them."""
 
 _LONGEST_LINE = 4 * 1024 * 1024
@@ -52,8 +52,12 @@ class Sdk:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
-        async with asyncio.timeout(PATIENCE):
-            line = await process.stdout.readline()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                line = await process.stdout.readline()
+        except TimeoutError:
+            process.kill()  # or the next call gets this one's answer
+            raise
         if not line:
             raise ChildProcessError(f"the driver of the {self.name} SDK ended, with {await process.wait()}")
         answer = json.loads(line)

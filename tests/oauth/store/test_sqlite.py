@@ -331,6 +331,7 @@ async def test_whoever_is_killed_while_writing_leaves_all_that_was_reported(path
         assert record is not None
         assert reported <= record.generation <= reported + 1  # one was written, perhaps, and not reported yet
         reported = record.generation
+        reported = record.generation
 
 
 @pytest.mark.skipif(not alive.AVAILABLE, reason="this system has no open file description locks")
