@@ -95,14 +95,15 @@ def plan(rules: Rules, exchange: Exchange) -> Plan:
 
 def _plan(rules: Rules, exchange: Exchange) -> Plan:
     head, fields = exchange.head, exchange.fields
-    if head.method in (b"CONNECT", b"TRACE"):
-        # What follows a CONNECT may be for the tunnel that its client takes for granted.
-        exchange.keep_alive = exchange.keep_alive and head.method != b"CONNECT"
+    if head.method == b"CONNECT":
+        exchange.keep_alive = False  # what follows may be for the tunnel that its client takes for granted
         raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
     _check_size(rules.bounds, head)
     target = routing.split(head.method, head.target)
     sender = _sender(rules, exchange, target)
     exchange.origin = sender.origin
+    if head.method == b"TRACE":
+        raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
     if target.rest == b"/favicon.ico" and fields.get(b"sec-fetch-dest") == b"image":
         # A browser that shows an answer of ours, a refusal for one, asks for its icon: as our own page, so it passes.
         raise UnknownTenant("There is no icon here.")

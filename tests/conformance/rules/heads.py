@@ -95,6 +95,8 @@ def _methods() -> Entries:
     barred = got(status=[405], has_field={"Allow": "~GET"}, raw_absent=["c2VjcmV0"]) | seen(requests=0)
     for lines in ([], ["Max-Forwards: 0"], ["Max-Forwards: 5"], ["Cookie: c2VjcmV0"]):
         yield family.case(f"TRACE with {lines}", request(*lines, method="TRACE"), barred)
+    for host in ("", "a b", "localhost,localhost"):
+        yield family.case(f"TRACE with Host {host!r}", request(method="TRACE", host=host) + NEXT, refused())
     barred = got(status=[405], has_field={"Allow": "~GET"}, closed=True, max_answers=1) | seen(requests=0)
     for target in ("evil.example:443", "${H}", "${P}/x", "/", "*"):
         # The tunnel that it takes for granted may begin at once.
