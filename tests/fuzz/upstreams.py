@@ -155,7 +155,7 @@ def _check_first(script: Script, got: Message) -> None:
     """It is what the upstream sent, if that is an answer by the letter; else it is ours, or broken off."""
     if not got.whole or not got.values(b"via"):
         return  # ours, or not whole, which the client sees
-    if _AGAIN.search(script.sent) and got.content == (b"" if script.method == b"HEAD" else b"one"):
+    if _AGAIN.search(script.sent) and bytes(got.content) == (b"" if script.method == b"HEAD" else b"one"):
         return  # of the request that was sent once more
     sent = _final(script)
     assert got.start[0] == b"%d" % sent.status, f"{got} of {script.sent!r}"
