@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class ProxyError(Exception):
     """Anything this program raises on purpose.
 
-    The message says what happened, for which tenant, and what to do; it holds no secret and nothing that
-    a caller sent (CWE-79).
+    The message says what happened, for which tenant, and what to do; it holds no secret, and nothing that a caller
+    sent (CWE-79) but a name that ``core.access.named`` lets pass.
     """
 
 
@@ -51,7 +53,14 @@ class NotAllowed(ProxyError):
 
 
 class MethodNotAllowed(ProxyError):
-    """CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8): 405."""
+    """CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8), others not for every path: 405.
+
+    :param allowed: the methods that are
+    """
+
+    def __init__(self, message: str, *, allowed: Iterable[bytes]) -> None:
+        super().__init__(message)
+        self.allowed = tuple(allowed)
 
 
 class UnknownTenant(ProxyError):

@@ -23,7 +23,9 @@ _IDLE = 75.0
 TOLD_EVERY = 60.0
 """Seconds from one line in the log to the next that would say the same."""
 
-_FULL = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nServer: genesys-auth-proxy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+)
 
 _log = logging.getLogger(__name__)
 

@@ -17,6 +17,9 @@ ADMIN_HOST = "127.0.0.1"
 ADMIN_PORT = 8081
 """The defaults of ``settings.AdminSettings``, which takes longer to import than the probe to run."""
 
+PROGRAM = "genesys-auth-proxy"
+"""The ``Server`` of the admin port's answers."""
+
 TIMEOUT = 3.0
 """Seconds for the answer; an event loop that takes longer is not healthy."""
 
@@ -35,7 +38,7 @@ class AdminPort(NamedTuple):
     def get(self, path: str) -> tuple[int, bytes]:
         """Status and body of what it answers.
 
-        :raises click.ClickException: it does not
+        :raises click.ClickException: it does not, or is no admin port
         """
         import http.client
 
@@ -43,6 +46,8 @@ class AdminPort(NamedTuple):
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
+            if answer.getheader("Server") != PROGRAM:
+                raise click.ClickException(f"{self} is no admin port of a {PROGRAM}")
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__

@@ -39,13 +39,16 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
     wanted = tenants_named(settings, tenant)
     console = Console()
     with console.status(f"Asking for {_tenants(len(wanted))}"):
-        findings = run_loop(look_at(settings, wanted))
+        findings, trouble = run_loop(look_at(settings, wanted))
     console.print(_table(findings))
     failed = [finding for finding in findings if finding.problem is not None]
     for finding in failed:
         click.echo(f"{finding.tenant}: {finding.problem}")
+    if trouble is not None:
+        click.echo(f"store.url: {trouble}")
     if failed:
         click.echo(f"{len(failed)} of {_tenants(len(findings))} failed")
+    if failed or trouble is not None:
         ctx.exit(1)
 
 

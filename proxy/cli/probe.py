@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proxy import app
 from proxy.core import organization
-from proxy.errors import TokenError
+from proxy.errors import StoreError, TokenError
 
 if TYPE_CHECKING:
     from proxy.settings import Settings, TenantSettings
@@ -43,8 +43,8 @@ class Finding:
     """Seconds that this machine's clock is ahead of the server's, as exactly as its ``Date`` tells."""
 
 
-async def look_at(settings: Settings, wanted: list[TenantSettings]) -> list[Finding]:
-    """What there is to know of each tenant, in their order."""
+async def look_at(settings: Settings, wanted: list[TenantSettings]) -> tuple[list[Finding], str | None]:
+    """What there is to know of each tenant, in their order; and what is wrong with the store, None if nothing is."""
     probe = _Probe(settings)
     await probe.open()
     room = asyncio.Semaphore(AT_ONCE)
@@ -54,11 +54,12 @@ async def look_at(settings: Settings, wanted: list[TenantSettings]) -> list[Find
             return await probe.look(tenant)
 
     try:
+        trouble = await probe.store_trouble()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(look(tenant), name=f"check of {tenant.name}") for tenant in wanted]
     finally:
         await probe.close()
-    return [task.result() for task in tasks]
+    return [task.result() for task in tasks], trouble
 
 
 class _Probe:
@@ -74,6 +75,14 @@ class _Probe:
         """
         self._store = await app.open_store(self._settings)
         self._endpoint = app.token_endpoint(self._settings)
+
+    async def store_trouble(self) -> str | None:
+        """Why nothing can be read of the store now."""
+        try:
+            await self._store.load("check")
+        except StoreError as error:
+            return str(error)
+        return None
 
     async def close(self) -> None:
         await self._endpoint.close()

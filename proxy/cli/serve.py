@@ -104,7 +104,9 @@ def _not_opened(proxy: Program, error: OSError) -> str:
     """Why a port can't be opened, as a sentence that names the key to change."""
     settings = proxy.settings
     if settings.listen.unix_socket is not None and error.filename == str(settings.listen.unix_socket):
-        return f"listen.unix_socket: can't listen on {error.filename} ({error.strerror})"
+        missing = error.errno == errno.ENOENT
+        why = f"the folder {settings.listen.unix_socket.parent} does not exist" if missing else error.strerror
+        return f"listen.unix_socket: can't listen on {error.filename} ({why})"
     # The admin port is opened first.
     section = "listen" if proxy.admin_url else "admin"
     address: AdminSettings | ListenSettings = settings.listen if proxy.admin_url else settings.admin

@@ -18,6 +18,9 @@ _AUTHORITY = re.compile(
     rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?::([0-9]{0,5}))?",
 )
 
+_PLAIN = re.compile(rb"(?=.{1,63}$)\[?[A-Za-z0-9_-]{0,24}(?:[.:][A-Za-z0-9_-]{0,24})*\]?")
+"""Names and addresses whose labels are shorter than any token."""
+
 METHODS = frozenset({b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT"})
 """What the API knows; others pass too, but not by the shortest way."""
 
@@ -91,7 +94,12 @@ def check_host(rules: Callers, authority: bytes) -> None:
     """
     host = host_of(authority)
     if host not in rules.hosts and not host.endswith(b".localhost"):
-        raise NotAllowed("This Host is not allowed here; name it in access.allowed_hosts.")
+        raise NotAllowed(f"{named('Host', host)} is not allowed here; name it in access.allowed_hosts.")
+
+
+def named(what: str, name: bytes) -> str:
+    """How a message speaks of a name that a caller sent: by it, where it can do no harm and is no token."""
+    return f'{what} "{name.decode("ascii")}"' if _PLAIN.fullmatch(name) else f"This {what}"
 
 
 def check_caller(rules: Callers, authority: bytes, origin: bytes | None, fetch_site: bytes | None) -> bytes | None:

@@ -31,8 +31,6 @@ VIA = (b"Via: 1.0 %b\r\n" % NAME, b"Via: 1.1 %b\r\n" % NAME)
 WEBSOCKET = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
 """The only protocol that a connection may change to (RFC 9110 7.8)."""
 
-METHODS = b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n"
-
 
 class Copy:
     """A copy of an answer's content, made as it passes.

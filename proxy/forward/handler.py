@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable
 
 from proxy.core import replay
+from proxy.core.access import METHODS
 from proxy.core.fields import authorize
 from proxy.core.guests import LONGEST_CONTENT
 from proxy.core.replay import Verdict
@@ -15,12 +16,12 @@ from proxy.core.tokens import Token
 from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError
 from proxy.forward import door
 from proxy.forward.ask import ask, discard
-from proxy.forward.exchange import METHODS, REASONS, Copy, Exchange, head
+from proxy.forward.exchange import REASONS, Copy, Exchange, head
 from proxy.forward.guests import learn
 from proxy.forward.journal import Journal, record
 from proxy.forward.plan import Plan, plan, preflight
 from proxy.forward.relay import relay
-from proxy.forward.rescue import error_response, explain
+from proxy.forward.rescue import allow, error_response, explain
 from proxy.forward.tenant import Guests, Rules, Tenant, Timing, Tokens
 from proxy.forward.trace import Tracer
 from proxy.wire.server import ClientConnection
@@ -161,7 +162,7 @@ class Forwarder:
                 location = str(way.tenant.login.base).encode("ascii") + way.target.rest
                 exchange.respond(302, b"Location: %b\r\nContent-Length: 0\r\n" % location)
             case Kind.THIS_HOP:
-                exchange.respond(200, METHODS + b"Content-Length: 0\r\n")
+                exchange.respond(200, allow(METHODS) + b"Content-Length: 0\r\n")
             case Kind.GUEST | Kind.GUEST_TOKEN | Kind.GUEST_REVOKE if way.tenant.guests is not None:
                 await self._guest(exchange, way, way.tenant.guests)
             case _:
@@ -228,7 +229,7 @@ class Forwarder:
     async def _token(self, exchange: Exchange, way: Plan) -> None:
         """The login door: SDKs log in here and are given a placeholder, never a token."""
         if exchange.method != b"POST":
-            raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).")
+            raise MethodNotAllowed("A token request is a POST (RFC 6749 3.2).", allowed=[b"POST"])
         exchange.body = exchange.body.with_limit(door.LONGEST_FORM)
         if not exchange.body.complete and exchange.minor == 1 and b"expect" in exchange.fields:
             exchange.client.write(head(100, b"Continue", b""))

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _PLACEHOLDER = PLACEHOLDER.encode("ascii")
 
+_NOT_HERE = "CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8)."
+
 _ANSWERED_HERE = frozenset({Kind.TOKEN, Kind.LOGIN_PAGE, Kind.THIS_HOP})
 """Nothing of the tenant's goes out: placeholders and redirects, and people's own logins with \"fill\"."""
 
@@ -97,13 +99,13 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     head, fields = exchange.head, exchange.fields
     if head.method == b"CONNECT":
         exchange.keep_alive = False  # what follows may be for the tunnel that its client takes for granted
-        raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
+        raise MethodNotAllowed(_NOT_HERE, allowed=access.METHODS)
     _check_size(rules.bounds, head)
     target = routing.split(head.method, head.target)
     sender = _sender(rules, exchange, target)
     exchange.origin = sender.origin
     if head.method == b"TRACE":
-        raise MethodNotAllowed("CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8).")
+        raise MethodNotAllowed(_NOT_HERE, allowed=access.METHODS)
     if target.rest == b"/favicon.ico" and fields.get(b"sec-fetch-dest") == b"image":
         # A browser that shows an answer of ours, a refusal for one, asks for its icon: as our own page, so it passes.
         raise UnknownTenant("There is no icon here.")
@@ -196,7 +198,7 @@ def _tenant(rules: Rules, fields: Fields, target: Target, authority: bytes, call
     access.check_tenant(caller, name)
     tenant = rules.tenants.get(name)
     if tenant is None:
-        raise UnknownTenant("No tenant of this name is configured.")
+        raise UnknownTenant(f"{access.named('Tenant', name)} is not configured.")
     return tenant
 
 

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proxy import errors
@@ -29,6 +30,8 @@ class Failure:
     message: str
     retry_after: int | None = None
     """Seconds; only where sending the request again can't execute it twice."""
+    allowed: tuple[bytes, ...] = ()
+    """The methods that may be used, where this one may not."""
     context_id: str = field(default_factory=lambda: str(uuid.uuid4()), compare=False)
     """Names this one answer, in the log as well."""
 
@@ -52,7 +55,7 @@ def explain(error: Exception) -> Failure:
         case errors.TooBusy():
             return Failure(503, "too.busy", "connection_limit_reached", message, 1)
         case errors.MethodNotAllowed():
-            return Failure(405, "method.not.allowed", "http_request_denied", message)
+            return Failure(405, "method.not.allowed", "http_request_denied", message, allowed=error.allowed)
         case errors.TokenRefused():
             return Failure(502, "token.refused", "proxy_configuration_error", message)
         case errors.TokenUnavailable():
@@ -102,9 +105,14 @@ def error_response(failure: Failure) -> tuple[bytes, bytes]:
     ]
     if failure.retry_after is not None:
         lines.append(b"Retry-After: %d\r\n" % failure.retry_after)
-    if failure.status == 405:
-        lines.append(b"Allow: DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT\r\n")
+    if failure.allowed:
+        lines.append(allow(failure.allowed))
     return b"".join(lines), body
+
+
+def allow(methods: Iterable[bytes]) -> bytes:
+    """The ``Allow`` line with its CRLF (RFC 9110 10.2.1)."""
+    return b"Allow: %b\r\n" % b", ".join(sorted(methods))
 
 
 def proxy_status(details: str, *, error: str | None = None) -> bytes:

@@ -67,6 +67,8 @@ class Obtained:
     access_token: str = field(repr=False)
     obtained: Instant
     lifetime: float
+    stored: bool = False
+    """It was in the store: another process's, or from before a restart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +223,7 @@ class Line:
     def _adopted(self, access: Access, seen: Reading) -> Obtained:
         self._access = access
         now, age = self._clock(), max(0.0, seen.now - access.obtained)
-        return Obtained(access.token.reveal(), Instant(now.elapsed - age, now.wall - age), access.lifetime)
+        return Obtained(access.token.reveal(), Instant(now.elapsed - age, now.wall - age), access.lifetime, stored=True)
 
     # --- asking ---
 

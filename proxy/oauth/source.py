@@ -417,10 +417,11 @@ class TokenSource:
         self._doubted_until = math.inf
         self._token = token
         log.info(
-            "tenant %s: new token for %.0f s",
+            "tenant %s: %s for %.0f s",
             self.client.tenant,
+            "token from the store" if obtained.stored else "new token",
             self.seconds_left(token),
-            extra={"event": "token.new", "tenant": self.client.tenant},
+            extra={"event": "token.stored" if obtained.stored else "token.new", "tenant": self.client.tenant},
         )
         return token
 

@@ -16,7 +16,7 @@ from proxy.core import access, fields, regions
 from proxy.core.detour import ForwardProxy, parse_proxy
 from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl, bracketed, is_loopback, parse_base_url, parse_host, parse_origin
-from proxy.settings.problems import kind, quoted
+from proxy.settings.problems import kind, nearest, quoted
 
 LONGEST_SECRET = 65_536
 """Bytes read of a secret's file; a longer one is some other file."""
@@ -134,11 +134,24 @@ def secret(value: object, place: Place) -> Secret:
         case {"file": str(name), **rest} if not rest:
             text, origin = _content(name, place), f"file {quoted(name)}, which is empty"
         case _:
-            forms = 'a string, { env = "NAME" } or { file = "path" }'
-            raise ValueError(f"expected {forms} (got {kind(value)})")
+            raise ValueError(f"""expected a string, {{ env = "NAME" }} or {{ file = "path" }} (got {_misfit(value)})""")
     if not text:
         raise ValueError(f"expected a secret (got {origin})")
     return Secret(text)
+
+
+def _misfit(value: object) -> str:
+    """What stands where a secret should; of keys, which may be one, those alone are shown that are like the two."""
+    match value:
+        case {"env": _, "file": _}:
+            return "both env and file"
+        case Mapping():
+            unknown = [key for key in value if key not in ("env", "file")]
+            near = [f"the key {key}" + advice for key in unknown if (advice := nearest(str(key), ("env", "file")))]
+            if near:
+                return near[0]
+            return "a table with a key that is neither" if unknown or not value else "a table that gives no name"
+    return kind(value)
 
 
 def _variable(name: str, place: Place) -> str:

@@ -50,6 +50,14 @@ async def test_tenants_that_work_are_ok_and_it_exits_0(sandbox: Sandbox, config:
     assert sandbox.ledger.tokens_issued() == 2
 
 
+async def test_a_store_that_does_not_answer_is_told_and_it_exits_1(config: Path) -> None:
+    change(config, "[listen]", '[store]\nurl = "redis://127.0.0.1:1/0"\n[listen]')
+    ended = await run("check", "--config", config)
+    assert ended.code == 1
+    assert [cells[-1] for cells in lines_of(ended.stdout).values()].count("ok") == 2
+    assert "store.url: The Redis server can't be reached (ConnectionError).\n" in ended.stdout
+
+
 async def test_only_the_named_tenants_are_asked(sandbox: Sandbox, config: Path) -> None:
     change(config, "globex-sandbox-secret", "wrong")
     ended = await run("check", "acme", "--config", config)

@@ -65,7 +65,9 @@ async def test_no_proxy_is_not_alive() -> None:
 @pytest.mark.parametrize(
     "answer,said",
     [
-        (b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n", "answers 500"),
+        (b"HTTP/1.1 500 No\r\nServer: genesys-auth-proxy\r\nContent-Length: 0\r\n\r\n", "answers 500"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "is no admin port of a genesys-auth-proxy"),
+        (b"HTTP/1.1 200 OK\r\nServer: nginx\r\nContent-Length: 0\r\n\r\n", "is no admin port of a genesys-auth-proxy"),
         (b"SSH-2.0-x\r\n\r\n", "BadStatusLine"),
         (b"", "RemoteDisconnected"),
     ],

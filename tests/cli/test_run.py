@@ -159,6 +159,18 @@ async def test_the_log_level_decides_what_is_logged(config: Path, level: str, to
     assert bool(re.search(line, ended.stderr, re.MULTILINE)) == told
 
 
+async def test_after_a_restart_the_log_says_that_a_token_was_in_the_store(config: Path) -> None:
+    events = []
+    for _ in range(2):
+        async with await start("run", "--config", config, "--log-format", "json") as program:
+            await get(await listening(program) + f"/t/acme{WHO}")
+            program.signal(signal.SIGTERM)
+            ended = await program.end()
+        lines = map(json.loads, ended.stderr.splitlines())
+        events.append([line["event"] for line in lines if line.get("tenant") == "acme" and "token" in line["event"]])
+    assert events == [["token.new"], ["token.stored"]]
+
+
 async def log_of(config: Path, *options: str) -> list[str]:
     """The lines that a proxy logs that answers one request for each of two tenants, of which one is unknown."""
     async with await start("run", "--config", config, *options) as program:
@@ -305,6 +317,15 @@ async def test_it_prints_the_socket_it_listens_on_and_serves_it(sandbox: Sandbox
         program.signal(signal.SIGTERM)
         assert (await program.end()).code == 0
     assert not path.exists()
+
+
+async def test_a_socket_whose_folder_is_missing_is_told_so(config: Path) -> None:
+    change(config, "[listen]\nport = 0", '[listen]\nunix_socket = "folder/s"')
+    ended = await run("run", "--config", config)
+    path = config.with_name("folder") / "s"
+    assert ended.code == 1
+    said = f"listen.unix_socket: can't listen on {path} (the folder {path.parent} does not exist)"
+    assert said in ended.stderr
 
 
 PURE = """

@@ -61,7 +61,7 @@ async def test_what_is_no_admin_port_is_told(sandbox: Sandbox) -> None:
     ended = await run("status", "--url", sandbox.base_url)
     assert ended.code == 1
     assert "Traceback" not in ended.stderr
-    assert f"{sandbox.base_url} answers" in ended.stderr
+    assert f"{sandbox.base_url} is no admin port of a genesys-auth-proxy" in ended.stderr
 
 
 async def test_in_a_pipe_it_tells_a_line_now_and_then_and_what_changes(sandbox: Sandbox, admin: str) -> None:

@@ -23,6 +23,7 @@ from proxy.core.access import (
     check_policy,
     check_tenant,
     host_of,
+    named,
     parse_rule,
     preflight,
     shared_with,
@@ -180,6 +181,32 @@ def test_names_and_origins_too_long_to_be_remembered_are_judged_alike() -> None:
         check_caller(RULES, b"localhost", b"https://" + label, None)
     with pytest.raises(NotAllowed, match="page of another site"):
         check_caller(RULES, b"localhost", None, label)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (b"globx", 'Host "globx"'),
+        (b"[2001:db8::1]", 'Host "[2001:db8::1]"'),
+        (b"proxy.default.svc.cluster.local", 'Host "proxy.default.svc.cluster.local"'),
+        (b"x" * 24, f'Host "{"x" * 24}"'),
+        (b"x" * 25, "This Host"),
+        (b"a.b" * 21, f'Host "{"a.b" * 21}"'),
+        (b"a.b" * 21 + b"c", "This Host"),
+        (b"", "This Host"),
+        (b"a b", "This Host"),
+        (b'"><script>', "This Host"),
+        (b"ma\xc3\xbcer", "This Host"),
+        (b"a\n", "This Host"),
+    ],
+)
+def test_a_message_repeats_a_name_only_where_it_is_plain_and_short(name: bytes, said: str) -> None:
+    assert named("Host", name) == said
+
+
+def test_a_refused_name_is_told() -> None:
+    with pytest.raises(NotAllowed, match=r'^Host "evil\.example" is not allowed here; name it in access\.allowed_hosts'):
+        check_host(RULES, b"evil.example:8080")
 
 
 # --- caller keys ---

@@ -386,7 +386,20 @@ async def test_what_was_decided_for_one_proxy_is_nothing_to_another() -> None:
 async def test_trace_and_connect_are_refused(method: str, target: str) -> None:
     async with rig() as proxy, proxy.client() as client:
         got = await refused(proxy, client, request(method, target), 405)
-        assert b"GET" in (got.get(b"Allow") or b"")
+        assert got.get(b"Allow") == b"DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+
+
+async def test_a_tenant_that_is_not_there_is_named() -> None:
+    async with rig(tenants=TWO) as proxy, proxy.client() as client:
+        got = await refused(proxy, client, request("GET", "/t/nobody/x"), 404)
+        assert b'details="Tenant \\"nobody\\" is not configured."' in (got.get(b"Proxy-Status") or b"")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_token_request_that_is_no_post_is_told_so(method: str) -> None:
+    async with rig() as proxy, proxy.client() as client:
+        got = await refused(proxy, client, request(method, "/oauth/token"), 405)
+        assert got.get(b"Allow") == b"POST"
 
 
 @pytest.mark.parametrize(

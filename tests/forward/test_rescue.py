@@ -21,7 +21,7 @@ CASES: list[tuple[Exception, int, str]] = [
     (errors.UnknownCoding("why"), 501, "http_request_error"),
     (errors.ClientTimeout("why"), 408, "http_request_error"),
     (errors.NotAllowed("why"), 403, "http_request_denied"),
-    (errors.MethodNotAllowed("why"), 405, "http_request_denied"),
+    (errors.MethodNotAllowed("why", allowed=[b"PUT", b"GET"]), 405, "http_request_denied"),
     (errors.TargetTooLong("why"), 414, "http_request_error"),
     (errors.TooBusy("why"), 503, "connection_limit_reached"),
     (errors.UnknownTenant("why"), 404, "destination_not_found"),
@@ -106,7 +106,7 @@ def test_the_response_has_genesyss_shape_and_says_whose_it_is() -> None:
 def test_only_a_wrong_method_is_told_the_right_ones() -> None:
     for error, status, _ in CASES:
         section, _ = error_response(explain(error))
-        assert (b"\r\nAllow: " in section) == (status == 405)
+        assert (b"\r\nAllow: GET, PUT\r\n" in section) == (status == 405)
         assert (b"\r\nRetry-After: " in section) == (status == 503)
 
 

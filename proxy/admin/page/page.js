@@ -124,7 +124,7 @@
     const recent = less(last.durations, minute.durations);
     set($("p50"), millis(quantile(recent, 0.5)));
     const p95 = quantile(recent, 0.95);
-    set($("latency-hint"), p95 === null ? "none in the last minute" : `95 % within ${millis(p95)}`);
+    set($("latency-hint"), p95 === null ? `none ${last.at - totals[0].at < 60 ? "since this page was opened" : "in the last minute"}` : `95 % within ${millis(p95)}`);
     const usable = all.filter((entry) => entry.usable).length;
     set($("usable"), number(usable));
     set($("usable-of"), `of ${number(all.length)}`);
