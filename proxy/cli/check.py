@@ -31,11 +31,11 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
     from proxy.cli.loop import run_loop
     from proxy.cli.options import tenants_named
     from proxy.cli.probe import look_at
-    from proxy.settings import load
+    from proxy.settings import idle_patterns, load
 
     settings = load(config)
-    for file in check_files(settings, check_permissions):
-        click.echo(f"warning: {file}", err=True)
+    for warning in (*check_files(settings, check_permissions), *idle_patterns(settings)):
+        click.echo(f"warning: {warning}", err=True)
     wanted = tenants_named(settings, tenant)
     console = Console()
     with console.status(f"Asking for {_tenants(len(wanted))}"):

@@ -39,7 +39,7 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
     from proxy.cli.loop import run_loop
     from proxy.cli.serve import one_process, serve, several
     from proxy.process import keep_private, raise_open_files
-    from proxy.settings import load
+    from proxy.settings import idle_patterns, load
 
     keep_private()
     raise_open_files()
@@ -50,6 +50,8 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
     program = one_process(config, log.request) if workers == 1 else several(config, workers, (log_level, log_format))
     for file in readable:
         logging.getLogger(__name__).warning("%s", file, extra={"event": "configuration.readable"})
+    for pattern in idle_patterns(settings):
+        logging.getLogger(__name__).warning("%s", pattern, extra={"event": "configuration.idle_pattern"})
     try:
         run_loop(serve(settings, program))
     finally:

@@ -1,7 +1,7 @@
 """The configuration: ``load`` reads and checks a file, all of it at once, and gives frozen ``Settings``."""
 
 from proxy.settings.callers import CallerKeySettings
-from proxy.settings.load import load, matching
+from proxy.settings.load import idle_patterns, load, matching
 from proxy.settings.model import (
     AccessSettings,
     AdminSettings,
@@ -27,6 +27,7 @@ __all__ = [
     "Settings",
     "TenantSettings",
     "UpstreamSettings",
+    "idle_patterns",
     "load",
     "matching",
     "schema",

@@ -27,6 +27,10 @@ class CallerKeySettings:
     """The only ones that it is for; None for all."""
 
 
+NO_KEY = CallerKeySettings(Secret(""))
+"""Stands where one was refused, while the others are checked."""
+
+
 def _caller_key(value: object, info: ValidationInfo) -> CallerKeySettings:
     match value:
         case CallerKeySettings():

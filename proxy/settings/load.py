@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from proxy.core.routing import TENANT_NAME
 from proxy.core.secret import Secret
 from proxy.errors import ConfigurationError
+from proxy.settings.callers import NO_KEY
 from proxy.settings.listening import misfits
 from proxy.settings.model import (
     AccessSettings,
@@ -211,7 +212,13 @@ class _Reader:
                 unknown = detail["type"] == "extra_forbidden"
                 self.report(path, location, _unknown(model, location) if unknown else expectation(detail))
             for location in {_present(content, detail["loc"]) for detail in details}:
-                _take_out(content, location)
+                wrong = {detail["loc"][2] for detail in details if detail["loc"][:2] == location and detail["loc"][2:]}
+                if location == ("access", "caller_keys") and wrong:
+                    # The others stay where they are, to be checked against the tenants.
+                    keys = content["access"]["caller_keys"]
+                    content["access"]["caller_keys"] = [NO_KEY if at in wrong else key for at, key in enumerate(keys)]
+                else:
+                    _take_out(content, location)
                 self.refused.add(location)
 
     def check_access(self, main: ConfigurationFile) -> None:
@@ -230,6 +237,8 @@ class _Reader:
         seen: list[Secret] = []
         for position, caller in enumerate(access.caller_keys):
             where = ("access", "caller_keys", position)
+            if caller is NO_KEY:
+                continue
             if caller.key in seen:
                 self.report(self.path, where, "expected each key once")
             seen.append(caller.key)
@@ -271,6 +280,11 @@ def _syntax(error: tomllib.TOMLDecodeError) -> str:
 def beside(path: Path, pattern: str) -> str:
     """A pattern of ``include`` that stands in the file ``path``, and begins at its folder."""
     return str(Path(glob.escape(str(path.parent)), pattern))
+
+
+def idle_patterns(settings: Settings) -> list[str]:
+    """A sentence for each pattern of ``include`` that finds no file."""
+    return [f"include: no file matches {quoted(pattern)}" for pattern in settings.included if not matching(pattern)]
 
 
 def matching(pattern: str) -> list[Path]:

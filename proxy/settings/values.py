@@ -150,7 +150,7 @@ def _misfit(value: object) -> str:
             near = [f"the key {key}" + advice for key in unknown if (advice := nearest(str(key), ("env", "file")))]
             if near:
                 return near[0]
-            return "a table with a key that is neither" if unknown or not value else "a table that gives no name"
+            return "a table with another key" if unknown or not value else "a table that gives no name"
     return kind(value)
 
 

@@ -17,7 +17,7 @@ from proxy.cli.orgs import tenants_toml
 from proxy.sandbox import ACME, DEFAULT_ORGS, GLOBEX, Sandbox
 from tests.cli.conftest import PORTS
 from tests.cli.files import change
-from tests.cli.program import run
+from tests.cli.program import run, start
 
 
 def lines_of(stdout: str) -> dict[str, list[str]]:
@@ -48,6 +48,13 @@ async def test_tenants_that_work_are_ok_and_it_exits_0(sandbox: Sandbox, config:
     assert table["acme"] == [authority, "24", "h", "acme", "messaging", "right", "ok"]
     assert table["globex"] == [authority, "24", "h", "globex", "-", "right", "ok"]
     assert sandbox.ledger.tokens_issued() == 2
+
+
+async def test_a_pattern_that_finds_no_file_is_warned_of(config: Path) -> None:
+    config.write_text('include = ["tenants.d/*.toml"]\n' + config.read_text("utf-8"), "utf-8")  # noqa: ASYNC240
+    for command in ("check", "run"):
+        async with await start(command, "--config", config) as program:
+            await program.said(rf"include: no file matches \S*{config.parent}/tenants\.d/\*\.toml", on="stderr")
 
 
 async def test_a_store_that_does_not_answer_is_told_and_it_exits_1(config: Path) -> None:

@@ -39,7 +39,10 @@ def test_a_table_names_a_key_and_keeps_it_to_tenants(folder: Folder) -> None:
     ("value", "problem"),
     [
         ('{ key = "short" }', "expected at least 16 visible ASCII characters, such as openssl rand -hex 16 makes"),
-        ('{ name = "web" }', 'expected a string, { env = "NAME" } or { file = "path" } (got a table)'),
+        (
+            '{ name = "web" }',
+            'expected a string, { env = "NAME" } or { file = "path" } (got a table with another key)',
+        ),
         (f'{{ key = "{KEY}", nmae = "web" }}', "expected no other keys than key, name and tenants (got 1 more)"),
         (f'{{ key = "{KEY}", name = 5 }}', "name: expected a string (got a number)"),
         (f'{{ key = "{KEY}", name = "{KEY}!" }}', "name: expected 1 to 63 lower-case letters, digits, - and _"),
@@ -55,6 +58,17 @@ def test_a_table_names_a_key_and_keeps_it_to_tenants(folder: Folder) -> None:
 )
 def test_any_other_table_is_refused(folder: Folder, value: str, problem: str) -> None:
     assert problems(folder, value) == [f"proxy.toml: access.caller_keys[0]: {problem}"]
+
+
+def test_what_is_wrong_with_one_key_hides_nothing_of_the_others(folder: Folder) -> None:
+    found = f'"short", {{ key = "{KEY}", tenants = ["acne"] }}, "{OTHER}", "tiny", {{ key = "{KEY}" }}'
+    short = "expected at least 16 visible ASCII characters, such as openssl rand -hex 16 makes"
+    assert problems(folder, found) == [
+        f"proxy.toml: access.caller_keys[0]: {short}",
+        f"proxy.toml: access.caller_keys[3]: {short}",
+        'proxy.toml: access.caller_keys[1]: tenants: expected the name of a tenant (got "acne"); did you mean acme?',
+        "proxy.toml: access.caller_keys[4]: expected each key once",
+    ]
 
 
 def test_a_key_is_given_once(folder: Folder) -> None:

@@ -113,12 +113,12 @@ FORMS = 'expected a string, { env = "NAME" } or { file = "path" }'
         ('{ env = "ODD" }', "expected one line of printable ASCII characters (RFC 6749 A.2)"),
         ('{ env = "" }', "expected the name of an environment variable after env"),
         ("5", f"{FORMS} (got a number)"),
-        ("{}", f"{FORMS} (got a table with a key that is neither)"),
+        ("{}", f"{FORMS} (got a table with another key)"),
         ("{ env = 5 }", f"{FORMS} (got a table that gives no name)"),
         ('{ env = "A", file = "b" }', f"{FORMS} (got both env and file)"),
         ('{ fil = "empty" }', f"{FORMS} (got the key fil; did you mean file?)"),
-        ('{ file = "empty", evn = "A" }', f"{FORMS} (got a table with a key that is neither)"),
-        ('{ hunter2-in-the-wrong-place = "x" }', f"{FORMS} (got a table with a key that is neither)"),
+        ('{ file = "empty", evn = "A" }', f"{FORMS} (got a table with another key)"),
+        ('{ hunter2-in-the-wrong-place = "x" }', f"{FORMS} (got a table with another key)"),
     ],
 )
 def test_an_empty_or_unusable_secret_is_refused(folder: Folder, value: str, message: str) -> None:
