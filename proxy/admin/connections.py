@@ -26,6 +26,7 @@ TOLD_EVERY = 60.0
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nServer: genesys-auth-proxy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 )
+"""What one that is refused is told; if its request is on the way already, it may see a reset instead."""
 
 _log = logging.getLogger(__name__)
 
