@@ -123,7 +123,10 @@ def own_answers() -> Iterator[tuple[int, str]]:
     for error in subclasses(errors.ProxyError):
         if error is errors.TokenError or issubclass(error, NEVER_ANSWERED):
             continue  # never answered to a client, or only as one of its kinds
-        made = error("", error="") if issubclass(error, errors.TokenError) else error("")
+        if issubclass(error, errors.MethodNotAllowed):
+            made: errors.ProxyError = error("", allowed=())
+        else:
+            made = error("", error="") if issubclass(error, errors.TokenError) else error("")
         failure = explain(made)
         assert (failure.retry_after is not None) == (failure.status == 503), "README says so"
         yield failure.status, failure.code
