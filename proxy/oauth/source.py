@@ -416,13 +416,11 @@ class TokenSource:
         self._failure = self._refused = None
         self._doubted_until = math.inf
         self._token = token
-        log.info(
-            "tenant %s: %s for %.0f s",
-            self.client.tenant,
-            "token from the store" if obtained.stored else "new token",
-            self.seconds_left(token),
-            extra={"event": "token.stored" if obtained.stored else "token.new", "tenant": self.client.tenant},
-        )
+        event, found = {"event": "token.new"}, "new token"
+        if obtained.stored:
+            event, found = {"event": "token.stored"}, "token from the store"
+        tenant = self.client.tenant
+        log.info("tenant %s: %s for %.0f s", tenant, found, self.seconds_left(token), extra={**event, "tenant": tenant})
         return token
 
     def _count(self, grant: str, outcome: str, seconds: float) -> None:
