@@ -8,6 +8,7 @@ from pathlib import Path
 from proxy.app.tenants import TURN
 from proxy.oauth.keeper import AT_ONCE
 from tests.support.rig import OK, answer, request, rig
+from tests.support.stages import until
 
 CLOSING = answer(200, "Connection: close", body=b"ok")
 """So that each request goes to a new connection of the upstream."""
@@ -17,18 +18,22 @@ def tenants(count: int, **keys: object) -> dict[str, dict[str, object]]:
     return {f"t{number}": {"client_id": f"id-{number}", **keys} for number in range(count)}
 
 
-def held() -> tuple[int, int]:
-    """Tasks and open files."""
-    return len(asyncio.all_tasks()), len(list(Path("/dev/fd").iterdir()))
+def files() -> int:
+    """Open ones."""
+    return len(list(Path("/dev/fd").iterdir()))
+
+
+async def held() -> tuple[list[str], int]:
+    """Tasks and open files, once the keeper has looked at all tenants."""
+    await until(lambda: any(task.get_name() == "token keeper's nap" for task in asyncio.all_tasks()))
+    return sorted(task.get_name() for task in asyncio.all_tasks()), files()
 
 
 async def test_tenants_that_nobody_calls_hold_no_task_no_file_and_no_token() -> None:
-    async with rig(tenants=tenants(1)) as proxy:
-        one = held()
+    async with rig(tenants=tenants(1)) as proxy, proxy.client() as client:
+        one = await held()
     async with rig(tenants=tenants(10_000)) as proxy, proxy.client() as client:
-        tasks, files = held()
-        assert (tasks - one[0], files - one[1]) <= (1, 2)  # of the client that is here now
-        assert files - one[1] <= 2
+        assert await held() == one
         await proxy.exchange(client, request(target="/t/t9999/api/v2/x"))
         assert proxy.tokens.asked == 1
         assert await proxy.proxy.reload() == []
