@@ -3,6 +3,7 @@
 from proxy.app.lines import Answer, Lines, Supervision, Wish
 from proxy.app.parts import client_of, log_in, open_store, organization_api, token_endpoint, token_source
 from proxy.app.proxy import Prepared, Proxy
+from proxy.oauth.clock import system_clock
 
 __all__ = [
     "Answer",
@@ -15,6 +16,7 @@ __all__ = [
     "log_in",
     "open_store",
     "organization_api",
+    "system_clock",
     "token_endpoint",
     "token_source",
 ]

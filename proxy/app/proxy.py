@@ -206,13 +206,14 @@ class Proxy:
         """The same, for the admin port."""
         return self.report()
 
-    async def refresh(self, name: str) -> TenantReport:
+    async def refresh(self, name: str, since: tokens.Instant | None = None) -> TenantReport:
         """Gets a tenant a new token now, whatever the pause after a failure.
 
+        :param since: when that was wanted, if not just now
         :raises UnknownTenant: no tenant has this name
         :raises TokenError: there is no new token
         """
-        return await self._tenants.refresh(name)
+        return await self._tenants.refresh(name, since)
 
     def take_guests(self, news: Iterable[GuestNews]) -> None:
         """Remembers or forgets guests as other processes tell."""

@@ -95,9 +95,10 @@ class Tenants:
         """The state of each, in the order of the files."""
         return tuple(self.report(name, now) for name in self._tallies)
 
-    async def refresh(self, name: str) -> TenantReport:
+    async def refresh(self, name: str, since: tokens.Instant | None = None) -> TenantReport:
         """Gets a tenant a new token now, whatever the pause after a failure, ``MOST_BY_HAND`` times a minute.
 
+        :param since: when that was wanted, if not just now; a token that another process has asked for since will do
         :raises UnknownTenant: no tenant has this name
         :raises TokenError: there is no new token
         """
@@ -110,7 +111,8 @@ class Tenants:
             raise TokenUnavailable(message, error="too_often", retry_after=wait)
         for source in sources:
             source.forgive()
-        await asyncio.gather(*(source.refresh() for source in sources))
+        wanted = since or self._clock()
+        await asyncio.gather(*(source.renew(wanted) for source in sources))
         return self.report(name, self._clock())
 
     async def wind_down(self) -> None:

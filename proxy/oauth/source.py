@@ -319,6 +319,14 @@ class TokenSource:
             raise self._stopping()
         return await asyncio.shield(self._fly())
 
+    async def renew(self, since: Instant) -> Token:
+        """A token asked for since then, by whomever: not one that the store had before.
+
+        :raises TokenError: as ``refresh`` does
+        """
+        token = await self.refresh()
+        return token if tokens.passed(token.obtained, since) <= 0 else await self.refresh()
+
     @property
     def busy(self) -> bool:
         """A token request is under way, or what one brought is not stored yet."""

@@ -284,7 +284,9 @@ def beside(path: Path, pattern: str) -> str:
 
 def idle_patterns(settings: Settings) -> list[str]:
     """A sentence for each pattern of ``include`` that finds no file."""
-    return [f"include: no file matches {quoted(pattern)}" for pattern in settings.included if not matching(pattern)]
+    return [
+        f"include: no file matches {quoted(pattern, 4096)}" for pattern in settings.included if not matching(pattern)
+    ]
 
 
 def matching(pattern: str) -> list[Path]:

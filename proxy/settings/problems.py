@@ -53,9 +53,9 @@ def kind(value: object) -> str:
     return "something else"
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, longest: int = 80) -> str:
     """A value that is no secret, for a message: on one line, and not too long."""
-    return json.dumps(text if len(text) <= 80 else f"{text[:79]}…", ensure_ascii=False)
+    return json.dumps(text if len(text) <= longest else f"{text[: longest - 1]}…", ensure_ascii=False)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from proxy import __version__
 from proxy.app import Answer, Wish
 from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, TenantReport
+from proxy.core.tokens import Instant
 from proxy.errors import TokenRefused, TokenUnavailable, UnknownTenant, WorkerGone
 from proxy.settings import Settings
 from proxy.workers.channel import Channel, Words
@@ -143,13 +144,13 @@ class WorkerProcess:
         with contextlib.suppress(WorkerGone):
             await self._take(*await self.ask("report", patience))
 
-    async def refresh(self, tenant: str, patience: float) -> TenantReport:
-        """Has a tenant's token renewed.
+    async def refresh(self, tenant: str, since: Instant, patience: float) -> TenantReport:
+        """Has a tenant's token renewed, if it was asked for before ``since``.
 
         :raises UnknownTenant, TokenError: as ``app.Proxy.refresh`` does
         :raises WorkerGone: there was no answer
         """
-        answer, _ = await self.ask("refresh", patience, tenant=tenant)
+        answer, _ = await self.ask("refresh", patience, tenant=tenant, since=since)
         match answer:
             case {"tenant": report}:
                 return unpack(TenantReport, report)

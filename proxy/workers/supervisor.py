@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence, Set
 
 from proxy import __version__
 from proxy.admin.server import AdminServer, ServerOptions
-from proxy.app import Answer, Lines, Wish
+from proxy.app import Answer, Lines, Wish, system_clock
 from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, Tally, TenantReport
 from proxy.core.sums import Departed, program_of, tenant_of
@@ -261,7 +261,8 @@ class Supervisor:
         """
         if name not in self.settings.tenants:
             raise UnknownTenant("No tenant of this name is configured.")
-        asked = (worker.refresh(name, WISH_PATIENCE) for worker in self._serving)
+        now = system_clock()
+        asked = (worker.refresh(name, now, WISH_PATIENCE) for worker in self._serving)
         answers = await asyncio.gather(*asked, return_exceptions=True)
         reports = [answer for answer in answers if isinstance(answer, TenantReport)]
         if reports:

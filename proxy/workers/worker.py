@@ -16,6 +16,7 @@ from proxy import __version__
 from proxy.app import Answer, Prepared, Proxy, Wish
 from proxy.core.guests import GuestNews
 from proxy.core.report import RequestRecord
+from proxy.core.tokens import Instant
 from proxy.errors import TokenError, UnknownTenant
 from proxy.workers.channel import Channel, Words
 from proxy.workers.codec import pack, unpack, unpack_settings
@@ -173,7 +174,7 @@ class Worker:
             case "report":
                 await self._report(words["key"])
             case "refresh":
-                self._answer(words["key"], await self._refresh(words["tenant"]))
+                self._answer(words["key"], await self._refresh(words["tenant"], Instant(*words["since"])))
             case "prepare":
                 self._answer(words["key"], {"problems": await self._prepare(content)})
             case "adopt":
@@ -196,9 +197,9 @@ class Worker:
             await asyncio.sleep(0)
         self._answer(key, {"report": pack(replace(report, tenants=()))})
 
-    async def _refresh(self, tenant: str) -> Words:
+    async def _refresh(self, tenant: str, since: Instant) -> Words:
         try:
-            return {"tenant": pack(await self._proxy.refresh(tenant))}
+            return {"tenant": pack(await self._proxy.refresh(tenant, since))}
         except TokenError as error:
             kind = type(error).__name__
             return {"refused": kind, "says": str(error), "word": error.error, "retry_after": error.retry_after}
