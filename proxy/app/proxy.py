@@ -168,7 +168,7 @@ class Proxy:
 
         :param patience: seconds for what is in flight; None: ``limits.drain_timeout``
         """
-        self._draining = True
+        self._draining = self._listener.draining = True  # from here on every answer says that it is the last
         if self._unix is not None:
             self._unix.remove()
         await self._tenants.wind_down()
