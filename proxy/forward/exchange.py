@@ -8,7 +8,7 @@ import time
 
 from proxy.core import access
 from proxy.core.access import Caller
-from proxy.core.fields import Fields, options
+from proxy.core.fields import Fields
 from proxy.errors import ProxyError, TooBusy
 from proxy.forward.body import NO_BODY, KeptBody
 from proxy.forward.rescue import NAME, Failure
@@ -127,9 +127,7 @@ class Exchange:
             body = Body(client, section.length, request=True, limit=timing.max_header_bytes)
             self.body = KeptBody(body, timing.replay_buffer, timing.longest_body, timing.body_timeout)
         self.websocket = section.upgrade == b"websocket" and self.method == b"GET" and not section.length
-        self.wants_trailers = (
-            b"te" in self.fields and self.minor == 1 and b"trailers" in options(self.fields.get(b"te"))
-        )
+        self.wants_trailers = section.trailers
         self.tenant: Tenant | None = None
         self.caller: Caller | None = None
         self.under_way = False

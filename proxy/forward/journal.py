@@ -37,7 +37,7 @@ class Journal:
 
     def note(self, exchange: Exchange, status: int, seconds: float) -> None:
         """Notes a request that is over, if it is to be."""
-        if status >= 500 or status in _FAILED or exchange.replayed or self._chance() < self._share:
+        if status >= 500 or status in _FAILED or exchange.replayed or (self._share and self._chance() < self._share):
             self._sink(record(exchange, status, seconds))
 
 

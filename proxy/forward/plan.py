@@ -29,6 +29,9 @@ _PLACEHOLDER = PLACEHOLDER.encode("ascii")
 
 _NOT_HERE = "CONNECT and TRACE are not for this proxy (RFC 9110 9.3.6, 9.3.8)."
 
+_API = Kind.API
+"""Python 3.11 calls a function for each look at an enumeration's member."""
+
 _ANSWERED_HERE = frozenset({Kind.TOKEN, Kind.LOGIN_PAGE, Kind.THIS_HOP})
 """Nothing of the tenant's goes out: placeholders and redirects, and people's own logins with \"fill\"."""
 
@@ -109,14 +112,16 @@ def _plan(rules: Rules, exchange: Exchange) -> Plan:
     if target.rest == b"/favicon.ico" and fields.get(b"sec-fetch-dest") == b"image":
         # A browser that shows an answer of ours, a refusal for one, asks for its icon: as our own page, so it passes.
         raise UnknownTenant("There is no icon here.")
-    exchange.caller = caller = access.caller_of(rules.callers, fields.get(b"x-proxy-key"), target.key)
+    caller = None
+    if rules.callers.keys:
+        exchange.caller = caller = access.caller_of(rules.callers, fields.get(b"x-proxy-key"), target.key)
     exchange.tenant = tenant = _tenant(rules, fields, target, sender.authority, caller)
     kind = _kind(exchange, target)
     objection = None if head.method in tenant.policy.harmless else _objection(tenant, head, target, kind)
     upstream = _upstream(tenant, kind)
-    keeps = kind is not Kind.API or (tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None)
+    keeps = kind is not _API or (tenant.fill and own_bearer(fields, _PLACEHOLDER) is not None)
     passing = sender.passing
-    if kind is Kind.GUEST_TOKEN and tenant.guests is not None:
+    if tenant.guests is not None and kind is Kind.GUEST_TOKEN:
         passing = _passing(exchange, rules.tenant_header, b"accept-encoding")  # we read the answer as it passes
     opening = _opening(head.method, upstream, target.rest, passing)
     credential = _own_credential(fields) if keeps else None
@@ -190,12 +195,15 @@ def _sender(rules: Rules, exchange: Exchange, target: Target) -> Sender:
 
 
 def _tenant(rules: Rules, fields: Fields, target: Target, authority: bytes, caller: Caller | None) -> Tenant:
-    name = routing.tenant_of(target, fields.get(rules.tenant_header), authority, rules.default_tenant)
+    name = target.tenant
+    if name is None:
+        name = routing.tenant_of(target, fields.get(rules.tenant_header), authority, rules.default_tenant)
     if name is None:
         raise UnknownTenant(
             "The request names no tenant: use /t/<tenant>/ before the path, the tenant header or <tenant>.localhost."
         )
-    access.check_tenant(caller, name)
+    if caller is not None:
+        access.check_tenant(caller, name)
     tenant = rules.tenants.get(name)
     if tenant is None:
         raise UnknownTenant(f"{access.named('Tenant', name)} is not configured.")
@@ -206,12 +214,12 @@ def _kind(exchange: Exchange, target: Target) -> Kind:
     if exchange.method == b"OPTIONS" and exchange.fields.get(b"max-forwards") == b"0":
         return Kind.THIS_HOP
     if target.usual:
-        return Kind.API
+        return _API
     return routing.kind_of(target.rest, websocket=exchange.websocket)
 
 
 def _upstream(tenant: Tenant, kind: Kind) -> Upstream:
-    if kind is Kind.API:
+    if kind is _API:
         return tenant.api
     match kind:
         case Kind.WEBMESSAGING:

@@ -50,6 +50,8 @@ class Section:
     """The client keeps its connection open."""
     upgrade: bytes | None
     """The protocol that the client wants to go on with on this connection, in lower case (RFC 9110 7.8)."""
+    trailers: bool
+    """The client takes trailer fields (RFC 9110 6.5.1)."""
     memo: object = None
     """For the reader: what was decided on these fields, whatever the request's line."""
 
@@ -107,7 +109,9 @@ def _section(minor: int, block: bytes) -> Section:
     named = options(fields.get(b"connection"))
     upgrade = fields.get(b"upgrade") if minor == 1 and b"upgrade" in named else None
     length = request_length(minor, fields)
-    return Section(fields, length, stays_open(minor, named), None if upgrade is None else upgrade.lower())
+    upgrade = None if upgrade is None else upgrade.lower()
+    trailers = minor == 1 and b"trailers" in options(fields.get(b"te"))
+    return Section(fields, length, stays_open(minor, named), upgrade, trailers)
 
 
 def parse_response(head: bytes, like: Shape | None = None) -> ResponseHead:
