@@ -83,7 +83,7 @@ class Supervision(Protocol):
     """What a process that serves clients has of the one that supervises it."""
 
     async def wish(self, wish: Wish) -> Answer | None:
-        """Has a wish granted; None where nobody grants any more."""
+        """Has a wish granted; None where nobody grants any more. Cancelled, it is wished no longer."""
 
     def tell(self, news: GuestNews) -> None:
         """Tells the other processes of a guest."""
@@ -115,8 +115,8 @@ class RemoteLine:
         self._pardons = True
 
     async def next(self, *, rejected: bool = False) -> Obtained | Refuse:
-        """A newer token than the last; cancelled, what is under way in the other process goes on, and may be lost to
-        this one alone.
+        """A newer token than the last; cancelled, the other process sends nothing for it any more, and what is under
+        way there goes on, and may be lost to this one alone.
 
         :param rejected: the upstream refused the last
         """
@@ -159,7 +159,7 @@ class RemoteLine:
 
 
 class _Shared:
-    """One line, for any number who ask at a time."""
+    """One line, for any number who ask at a time; what has not begun when the last of them leaves never begins."""
 
     def __init__(self, line: Line, asked: list[Request]) -> None:
         self.line = line
@@ -168,6 +168,7 @@ class _Shared:
         self._forgetting: asyncio.TimerHandle | None = None
         self._closed = False
         self._flight: asyncio.Task[Obtained | Refuse] | None = None
+        self._waiting = 0
 
     @property
     def busy(self) -> bool:
@@ -177,13 +178,28 @@ class _Shared:
         """The newest token where that is news, or what the one request under way brings."""
         if wish.pardon:
             self.line.pardon()
+        while self._flight is not None and self._flight.cancelling():
+            await asyncio.wait({self._flight})  # those it was for have left
+        if self._closed:
+            return STOPPING.refuse()
         newest = self._newest
         if newest is not None and newest.access_token != wish.had and _is_usable(newest, clock()):
             return newest
         if self._flight is None:
             name = f"token request for {self.line.client.tenant}"
             self._flight = asyncio.get_running_loop().create_task(self._fly(rejected=wish.rejected), name=name)
-        return await asyncio.shield(self._flight)
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._flight)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._leave()
+
+    def _leave(self) -> None:
+        """Nobody waits any more."""
+        if self._flight is not None and not self.line.begun:
+            self._flight.cancel()
 
     async def _fly(self, *, rejected: bool) -> Obtained | Refuse:
         try:
@@ -269,7 +285,7 @@ class Lines:
         return _Shared(supply(lambda *request: asked.append(request)), asked)
 
     async def grant(self, wish: Wish) -> Answer:
-        """A newer token for who wishes for one; cancelled, what is under way goes on."""
+        """A newer token for who wishes for one; cancelled, they have left, and only what has begun goes on."""
         shared = self._lines.get(wish.client)
         if self._closed:
             return Answer(None, STOPPING)

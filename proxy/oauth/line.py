@@ -89,7 +89,10 @@ class _Held:
 
 
 class Line:
-    """Gets one access token after the other; one call at a time."""
+    """Gets one access token after the other; one call at a time.
+
+    :ivar begun: the call under way has sent a token request, or has a token already: its end will tell
+    """
 
     def __init__(
         self,
@@ -116,6 +119,7 @@ class Line:
         self._pardons = True
         self._pardoned: Setback | None = None
         self._watched: tuple[Lease | None, float] = (None, 0.0)
+        self.begun = False
 
     @property
     def client(self) -> Client:
@@ -142,13 +146,17 @@ class Line:
             while True:
                 outcome = await self._attempt(rejected=rejected)
                 if isinstance(outcome, Obtained):
+                    self.begun = True
                     return await self._confirmed(outcome)
                 if outcome is not None:
                     return outcome
+                self.begun = False
         except StoreError as error:
             self._watched = (None, 0.0)  # what happens meanwhile is not seen
             message = f"Tenant {self.client.tenant}: its refresh token can't be used without the store. {error}"
             return Refuse(TokenUnavailable(message, error="store_unavailable"), STORE_PAUSE)
+        finally:
+            self.begun = False
 
     def forget(self) -> None:
         """Drops from memory what the store has; for when nobody asks."""
@@ -241,7 +249,7 @@ class Line:
             return None
         if written.version == ALONE:
             self._shelf.take_back(seen, asked)
-        self._pardoned = None
+        self._pardoned, self.begun = None, True
         sending = self._send(written, asked)
         if asked.client.repeatable:
             return await sending

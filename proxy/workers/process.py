@@ -33,7 +33,7 @@ class Superior(Protocol):
     """What a worker's wishes and news are for."""
 
     async def grant(self, wish: Wish) -> Answer:
-        """Brings a token of a refresh token."""
+        """Brings a token of a refresh token; cancelled, the worker waits for it no longer, or is gone."""
 
     def heard(self, worker: WorkerProcess, news: GuestNews) -> None:
         """Takes what a worker tells of a guest."""
@@ -75,7 +75,7 @@ class WorkerProcess:
         self._process = process
         self._channel = channel
         self._superior = superior
-        self._granting: set[asyncio.Task[None]] = set()
+        self._granting: dict[object, asyncio.Task[None]] = {}
         self._order = itertools.count()
         self._farewell = _Question(loop.create_future())
         self._questions: dict[object, _Question] = {"farewell": self._farewell}
@@ -235,11 +235,12 @@ class WorkerProcess:
             case {"guest": news}:
                 self._superior.heard(self, unpack(GuestNews, news))
             case {"token": key, "wish": wish}:
-                granting = asyncio.get_running_loop().create_task(
+                granting = self._granting[key] = asyncio.get_running_loop().create_task(
                     self._bring(key, unpack(Wish, wish)), name=f"token for worker {self.number}"
                 )
-                self._granting.add(granting)
-                granting.add_done_callback(self._granting.discard)
+                granting.add_done_callback(lambda _: self._granting.pop(key))
+            case {"leave": key} if key in self._granting:
+                self._granting[key].cancel()
 
     async def _bring(self, key: object, wish: Wish) -> None:
         self._channel.tell({"token": key, "answer": pack(await self._superior.grant(wish))})
@@ -260,6 +261,6 @@ class WorkerProcess:
         for question in self._questions.values():
             if not question.answer.done():
                 question.answer.set_exception(gone)
-        for granting in self._granting:
+        for granting in self._granting.values():
             granting.cancel()
         self.leaving.set()

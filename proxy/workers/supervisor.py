@@ -188,7 +188,7 @@ class Supervisor:
         return code
 
     async def grant(self, wish: Wish) -> Answer:
-        """Brings a worker a token of a refresh token."""
+        """Brings a worker a token of a refresh token; cancelled, it waits for that no longer."""
         return await self._lines.grant(wish)
 
     def heard(self, worker: WorkerProcess, news: GuestNews) -> None:

@@ -68,7 +68,7 @@ class Upward:
         self._gone = False
 
     async def wish(self, wish: Wish) -> Answer | None:
-        """What a wish brings; None once the supervisor is gone."""
+        """What a wish brings; None once the supervisor is gone. Cancelled, it is told that nobody waits here."""
         if self._gone:
             return None
         key = next(self._order)
@@ -77,6 +77,9 @@ class Upward:
         try:
             self._channel.tell({"token": key, "wish": pack(wish)})
             return await waiting
+        except asyncio.CancelledError:
+            self._channel.tell({"leave": key})
+            raise
         finally:
             del self._waiting[key]
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 import sqlite3
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import aiohttp
 import pytest
@@ -18,6 +20,7 @@ from proxy.oauth.store.codec import decode
 from tests.oauth.token_server import TokenServer
 from tests.support.proxies import run_proxy
 from tests.support.stages import ECHO, ports_toml, until
+from tests.workers.load import alive
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -32,7 +35,14 @@ class SlowLogin(TokenServer):
         super().__init__(self._rotate)
         self.answering = asyncio.Event()
 
+    @property
+    def shown(self) -> list[str]:
+        """The refresh tokens that it was shown, in order."""
+        return [dict(parse_qsl(request.body.decode()))["refresh_token"] for request in self.received if request.body]
+
     async def _rotate(self, request: web.Request) -> web.Response:
+        if request.path != "/oauth/token":
+            return web.Response()
         await self.answering.wait()
         used = str((await request.post())["refresh_token"])
         answer = {"access_token": f"access-{used}", "token_type": "bearer", "expires_in": 86400}
@@ -54,14 +64,16 @@ def kept(folder: Path) -> list[Record]:
         return [decode(value) for (value,) in database.execute("SELECT value FROM tokens")]
 
 
+async def call(session: aiohttp.ClientSession, url: str) -> None:
+    """A client that takes what it is answered, if it is, and sends nothing twice."""
+    with contextlib.suppress(aiohttp.ClientError):
+        await (await session.post(url)).release()
+
+
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["one", "workers"])
 async def test_after_sigterm_no_refresh_token_is_sent_and_none_that_was_sent_is_lost(
     options: tuple[str, ...], tmp_path: Path
 ) -> None:
-    async def call(session: aiohttp.ClientSession, url: str) -> None:
-        with contextlib.suppress(aiohttp.ClientError):
-            await (await session.get(url)).release()
-
     login = SlowLogin()
     connector = aiohttp.TCPConnector(limit=0)
     async with (
@@ -83,3 +95,35 @@ async def test_after_sigterm_no_refresh_token_is_sent_and_none_that_was_sent_is_
     records = kept(tmp_path)
     assert [record for record in records if record.lease or record.journal] == []
     assert sum(record.generation == 2 for record in records) == AT_ONCE
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+async def test_what_only_workers_that_have_ended_wished_for_is_never_sent(end: signal.Signals, tmp_path: Path) -> None:
+    login = SlowLogin()
+    async with (
+        login.serving(),
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
+        asyncio.TaskGroup() as calls,
+        run_proxy(configuration(login, tmp_path), "--workers", "2") as proxy,
+    ):
+
+        async def pids() -> set[int]:
+            async with session.get(f"{proxy.admin_url}/status.json") as response:
+                return {worker["pid"] for worker in (await response.json())["workers"]}
+
+        for number in range(TENANTS):
+            calls.create_task(call(session, f"{proxy.url}/t/t{number}{ECHO}"), name="client")
+        await until(lambda: len(login.received) == AT_ONCE)
+        for pid in (ended := await pids()):
+            os.kill(pid, end)
+        async with asyncio.timeout(30):
+            while None in (now := await pids()) or now & ended or any(map(alive, ended)):  # noqa: ASYNC110 - processes
+                await asyncio.sleep(0.05)
+        late = min(number for number in range(TENANTS) if f"refresh-{number}" not in login.shown)
+        login.answering.set()
+        await call(session, f"{proxy.url}/t/t{late}{ECHO}")  # behind all that waits for its turn
+    assert len(login.shown) == AT_ONCE + 1
+    assert login.shown[-1] == f"refresh-{late}"
+    records = kept(tmp_path)
+    assert [record for record in records if record.lease or record.journal] == []
+    assert sum(record.generation == 2 for record in records) == AT_ONCE + 1

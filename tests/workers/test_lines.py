@@ -15,10 +15,12 @@ from proxy.app.lines import Answer, Lines, RemoteLine, Wish
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
 from proxy.core.guests import GuestNews
+from proxy.core.lineage import Record
 from proxy.core.secret import Secret
 from proxy.core.turn import Refuse, supplied
 from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.line import Obtained
+from proxy.oauth.store import Reading
 from proxy.oauth.store.memory import MemoryStore
 from proxy.settings import Settings, load
 from proxy.workers.codec import pack, unpack
@@ -59,7 +61,17 @@ class Endpoint:
 
 
 class Kept(MemoryStore):
-    """A store that can still be looked into when it is closed."""
+    """A store that can still be looked into when it is closed.
+
+    :ivar slow: seconds that each writing takes, which is there before it is told
+    """
+
+    slow = 0.0
+
+    async def replace(self, seen: Reading, record: Record) -> Reading | None:
+        written = await super().replace(seen, record)
+        await asyncio.sleep(self.slow)
+        return written
 
     async def close(self) -> None:
         """It ends with the test."""
@@ -193,6 +205,117 @@ async def test_a_worker_that_dies_leaves_the_request_whose_answer_is_stored(tmp_
     assert await world.kept() == "acme-1"
     assert await token(world.worker()) == "access-1"
     assert len(world.endpoint.shown) == 1
+
+
+async def wishing(world: World, tenant: str = "acme") -> asyncio.Task[Obtained | Refuse]:
+    """A worker's wish, which waits by now."""
+    wish = asyncio.get_running_loop().create_task(world.worker(tenant).next(), name=f"wish for {tenant}")
+    await settle()
+    return wish
+
+
+async def leave(*wishes: asyncio.Task[Obtained | Refuse]) -> None:
+    """They are wished no longer, or their workers have died."""
+    for wish in wishes:
+        wish.cancel()
+    await settle()
+    assert all(wish.cancelled() for wish in wishes)
+
+
+@in_virtual_time
+async def test_what_waits_for_its_turn_when_the_last_who_wished_leaves_is_never_sent(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.room = asyncio.Semaphore(0)
+    wishes = [await wishing(world) for _ in range(2)]
+    await leave(wishes[0])
+    await leave(wishes[1])
+    world.endpoint.room.release()
+    await asyncio.sleep(60.0)
+    assert world.endpoint.shown == []
+    assert await token(world.worker()) == "access-1"
+    assert world.endpoint.shown == ["acme-0"]
+
+
+@in_virtual_time
+async def test_what_waits_for_its_turn_is_sent_while_one_of_those_who_wished_is_there(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.room = asyncio.Semaphore(0)
+    wishes = [await wishing(world) for _ in range(3)]
+    await leave(*wishes[:2])
+    world.endpoint.room.release()
+    assert isinstance(await wishes[2], Obtained)
+    assert world.endpoint.shown == ["acme-0"]
+
+
+@in_virtual_time
+async def test_who_wishes_as_the_last_leaves_is_served(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.room = asyncio.Semaphore(0)
+    first = await wishing(world)
+    first.cancel()
+    second = await wishing(world)
+    assert first.cancelled()
+    world.endpoint.room.release()
+    outcome = await second
+    assert isinstance(outcome, Obtained)
+    assert (outcome.access_token, world.endpoint.shown) == ("access-1", ["acme-0"])
+
+
+@in_virtual_time
+async def test_nothing_begins_for_who_wishes_as_the_last_leaves_and_all_ends(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.endpoint.room = asyncio.Semaphore(0)
+    first = await wishing(world)
+    loop = asyncio.get_running_loop()
+    first.cancel()
+    second = loop.create_task(refusal(world.worker()), name="wish")
+    await loop.create_task(world.lines.close(), name="end")
+    world.endpoint.room.release()
+    assert str((await second).error) == "The proxy is stopping."
+    await asyncio.sleep(60.0)
+    assert world.endpoint.shown == []
+
+
+@in_virtual_time
+async def test_a_line_that_was_asked_before_sends_nothing_either_for_who_has_left(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    worker = world.worker()
+    await token(worker)
+    wish = asyncio.get_running_loop().create_task(worker.next(), name="wish")
+    await asyncio.sleep(0)
+    wish.cancel()
+    await asyncio.sleep(60.0)
+    assert wish.cancelled()
+    assert world.endpoint.shown == ["acme-0"]
+    assert await token(worker) == "access-2"
+
+
+@in_virtual_time
+async def test_a_note_that_is_written_when_the_last_leaves_is_taken_back(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    world.store.slow = 1.0
+    wish = await wishing(world)
+    await asyncio.sleep(0.5)
+    await leave(wish)
+    world.store.slow = 0.0
+    await asyncio.sleep(60.0)
+    assert world.endpoint.shown == []
+    [client] = parts.clients_of(world.settings.tenants["acme"])
+    record = (await world.store.load(client.line)).record
+    assert record is None or (record.lease, record.journal) == (None, None)
+    assert await token(world.worker()) == "access-1"
+
+
+@in_virtual_time
+async def test_what_was_sent_is_news_to_who_wishes_after_all_have_left(tmp_path: Path) -> None:
+    world = World(tmp_path, "acme")
+    wish = await wishing(world)
+    assert world.endpoint.shown == ["acme-0"]
+    await leave(wish)
+    assert await token(world.worker()) == "access-1"
+    assert world.clock.loop.now == 1.0, "it joined the request under way"
+    assert await world.kept() == "acme-1"
+    assert world.endpoint.shown == ["acme-0"]
 
 
 @pytest.mark.parametrize(("error", "known"), [(USED_UP, TokenRefused), (THROTTLED, TokenUnavailable)])
