@@ -162,6 +162,7 @@ def _entry(tenant: TenantReport) -> Entry:
     tally, expires_at = tenant.tally, tenant.expires_at
     now = None if expires_at is None or tenant.expires_in is None else expires_at - tenant.expires_in
     retry_in = tenant.retry_in
+    requests = tally.requests
     return {
         "name": tenant.name,
         "state": tenant.state.value,
@@ -174,10 +175,10 @@ def _entry(tenant: TenantReport) -> Entry:
         "diagnosis": tenant.diagnosis,
         "retry_at": None if not retry_in else time.time() + retry_in,
         "headroom": tenant.headroom,
-        "requests": sum(tally.requests.values()),
-        "failed": sum(count for status, count in tally.requests.items() if status >= 500),
+        "requests": sum(requests.values()),
+        "failed": sum(count for status, count in requests.items() if status >= 500),
         "replays": dict(tally.replays),
-        "durations": list(tally.durations.counts),
+        "durations": tally.durations.counts,
         "history": list(tally.history),
     }
 

@@ -84,12 +84,12 @@ def _under_way(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
 
 
 def _websockets(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
-    if 101 in tenant.tally.requests:
+    if tenant.tally.upgraded:
         yield (tenant.name,), tenant.tally.websockets
 
 
 def _websocket_bytes(tenant: TenantReport) -> Iterator[tuple[Sequence[str], float]]:
-    if 101 in tenant.tally.requests:
+    if tenant.tally.upgraded:
         yield (tenant.name, "received"), tenant.tally.websocket_received
         yield (tenant.name, "sent"), tenant.tally.websocket_sent
 

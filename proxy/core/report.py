@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    Row = array[float]
+else:
+    Row = array  # which Python 3.11 can't subscript
 
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0)
 """Upper bounds in seconds, of request and of token refresh durations; a last bucket without bound follows."""
@@ -47,12 +54,29 @@ class Happening(NamedTuple):
     """As ``Tally`` counts it."""
 
 
+_STATUSES = (200, 201, 202, 204, 206, 304, 400, 401, 403, 404, 409, 429, 499, 500, 502, 503, 504)
+"""That have a place in the row; the others come too seldom."""
+
+# A tally's row: what was said of the rate limit (four numbers), answers by status, seconds in all, and per bucket.
+_SAID = struct.Struct("4d")
+_PLACES = {status: place for place, status in enumerate(_STATUSES, 4)}
+_TOTAL = 4 + len(_STATUSES)
+_BUCKETS = _TOTAL + 1
+_NOTHING = array("d", bytes(8 * (_BUCKETS + len(DURATION_BUCKETS) + 1)))
+
+
 @dataclass(slots=True)
 class Tally:
     """One tenant's running counts, added to in place by the planes (one thread, no lock)."""
 
-    requests: dict[int, int] = field(default_factory=dict)
-    """Answers by status code, ours and the upstream's."""
+    answers: Row = field(default_factory=lambda: array("d", _NOTHING))
+    """What changes with each answer, in one row of numbers: where thousands of tenants take turns, a request waits for
+    the memory of every single object that it touches (``make bench-scale``). See ``requests``, ``durations`` and
+    ``headroom``."""
+    at_once: int = 0
+    """Requests under way now; a WebSocket is none once it is open."""
+    rare: dict[int, int] = field(default_factory=dict)
+    """Answers by status codes that have no place in the row."""
     replays: dict[str, int] = field(default_factory=dict)
     """By outcome: ``accepted``, ``refused`` (401 again), ``failed``, ``body_too_long``, ``cooling_down``,
     ``no_newer_token``."""
@@ -61,12 +85,8 @@ class Tally:
     limited: dict[str, int] = field(default_factory=dict)
     """Answers 429 by what became of them: ``passed_on``, ``waited`` or ``other_token`` (and then sent
     again)."""
-    durations: Histogram = field(default_factory=Histogram)
-    """From the request's head to the answer's last byte, of a WebSocket to its opening, in seconds."""
     refreshes: Histogram = field(default_factory=Histogram)
     """From asking the token endpoint to its whole answer, in seconds."""
-    at_once: int = 0
-    """Requests under way now; a WebSocket is none once it is open."""
     websockets: int = 0
     """Open now."""
     websocket_received: int = 0
@@ -75,11 +95,50 @@ class Tally:
     """Bytes to clients on WebSockets, frames and all."""
     observed: int = 0
     """Requests that passed although the policy would refuse them, because it only observes."""
-    rate_limit: tuple[bytes, bytes, bytes, float] | None = None
-    """What the upstream last said of this token's limit, as it came: ``inin-ratelimit-allowed``, ``-count`` and
-    ``-reset``, and when, as a Unix time. ``headroom`` reads it."""
     history: tuple[Happening, ...] = ()
     """What happened last to the tenant's token, oldest first; at most ``HISTORY``."""
+
+    @property
+    def requests(self) -> dict[int, int]:
+        """Answers by status code, ours and the upstream's."""
+        counted = {status: int(self.answers[place]) for status, place in _PLACES.items() if self.answers[place]}
+        return dict(sorted((counted | self.rare).items()))
+
+    @property
+    def upgraded(self) -> bool:
+        """Some request has become a WebSocket."""
+        return 101 in self.rare
+
+    @property
+    def durations(self) -> Histogram:
+        """From the request's head to the answer's last byte, of a WebSocket to its opening, in seconds."""
+        return Histogram([int(count) for count in self.answers[_BUCKETS:]], self.answers[_TOTAL])
+
+    def count(self, status: int, seconds: float) -> None:
+        """Counts an answer, and how long it took."""
+        answers = self.answers
+        place = _PLACES.get(status)
+        if place is None:
+            self.rare[status] = self.rare.get(status, 0) + 1
+        else:
+            answers[place] += 1
+        answers[_BUCKETS + bisect_left(DURATION_BUCKETS, seconds)] += 1
+        answers[_TOTAL] += seconds
+
+    def add(self, other: Tally) -> None:
+        """Counts the answers that another has counted; a rate limit is no sum, and stays what it is."""
+        for place in range(_SAID.size // 8, len(self.answers)):
+            self.answers[place] += other.answers[place]
+        for status, count in other.rare.items():
+            self.rare[status] = self.rare.get(status, 0) + count
+
+    def hear(self, allowed: bytes, count: bytes, reset: bytes, at: float) -> None:
+        """Takes what the upstream says of the token's limit, as it came.
+
+        :param allowed: ``inin-ratelimit-allowed``, and so on
+        :param at: Unix time
+        """
+        _SAID.pack_into(self.answers, 0, _NUMBERS[allowed], _NUMBERS[count], _NUMBERS[reset], at)
 
     def count_replay(self, outcome: str, at: float) -> None:
         """Counts a 401 by what became of it.
@@ -120,13 +179,21 @@ def headroom(tally: Tally, now: float) -> Headroom | None:
 
     :param now: Unix time
     """
-    if tally.rate_limit is None:
+    allowed, count, reset, at = _SAID.unpack_from(tally.answers)
+    if not at or min(allowed, count, reset) < 0:
         return None
-    *said, at = tally.rate_limit
-    if not all(number.isdigit() and len(number) < 10 for number in said):
-        return None
-    allowed, count, reset = map(int, said)
-    return Headroom(allowed if now >= at + reset else max(0, allowed - count), allowed)
+    return Headroom(int(allowed if now >= at + reset else max(0, allowed - count)), int(allowed))
+
+
+class _Numbers(dict[bytes, int]):
+    """What digits mean; -1 if they are none, or too many."""
+
+    def __missing__(self, digits: bytes) -> int:
+        return int(digits) if digits.isdigit() and len(digits) < 10 else -1
+
+
+_NUMBERS = _Numbers({b"%d" % number: number for number in range(512)})
+"""With those that nearly every answer has: each takes a third of the time (``make bench``)."""
 
 
 @dataclass(slots=True)

@@ -105,11 +105,10 @@ def tally_of(tallies: Iterable[Tally]) -> Tally:
     total = Tally()
     history: list[Happening] = []
     for tally in tallies:
-        _add(total.requests, tally.requests)
+        total.add(tally)
         _add(total.replays, tally.replays)
         _add(total.token_requests, tally.token_requests)
         _add(total.limited, tally.limited)
-        _observe(total.durations, tally.durations)
         _observe(total.refreshes, tally.refreshes)
         total.at_once += tally.at_once
         total.websockets += tally.websockets

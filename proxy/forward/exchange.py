@@ -187,9 +187,7 @@ class Exchange:
             answers = self.caller.tally.requests
             answers[status] = answers.get(status, 0) + 1
         if self.tenant is not None:
-            tally = self.tenant.tally
-            tally.requests[status] = tally.requests.get(status, 0) + 1
-            tally.durations.observe(seconds)
+            self.tenant.tally.count(status, seconds)
 
     def stop_upload(self) -> None:
         """Ends the sending of the body; what was read of it stays kept."""

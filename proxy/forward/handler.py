@@ -330,11 +330,10 @@ def _note(exchange: Exchange, tenant: Tenant, tokens: Tokens, token: Token, verd
 
 def note_rate_limit(tenant: Tenant, token: Token, answer: ResponseHead) -> None:
     """Notes what the upstream says of the token's limit."""
-    # Kept as it came: it is read far less often than it is said.
     allowed = answer.fields.get(b"inin-ratelimit-allowed")
     if allowed is not None:
         count = answer.fields.get(b"inin-ratelimit-count") or b""
         reset = answer.fields.get(b"inin-ratelimit-reset") or b"60"
-        tenant.tally.rate_limit = (allowed, count, reset, time.time())
+        tenant.tally.hear(allowed, count, reset, time.time())
         if tenant.pool is not None:
             tenant.pool.heard(token, (allowed, count, reset))

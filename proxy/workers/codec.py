@@ -7,6 +7,7 @@ import io
 import pickle
 import types
 import typing
+from array import array
 from collections.abc import Callable, Hashable, Mapping
 from enum import Enum
 from functools import cache
@@ -29,7 +30,7 @@ def pack(value: object) -> Any:
             return value.decode("latin-1")
         case Mapping():
             return [[pack(key), pack(inner)] for key, inner in value.items()]
-        case list() | tuple():
+        case list() | tuple() | array():
             return [pack(inner) for inner in value]
         case _ if dataclasses.is_dataclass(value):
             return [pack(getattr(value, name)) for name in _names(cast(Hashable, type(value)))]
@@ -59,6 +60,8 @@ def _reader(kind: Any) -> Callable[[Any], Any]:
     if origin in (dict, Mapping):
         key, held = map(_reader, arguments)
         return lambda value: {key(name): held(inner) for name, inner in value}
+    if kind is array:
+        return lambda value: array("d", value)
     if origin is list or (origin is tuple and arguments[1:] == (...,)):
         item = _reader(arguments[0])
         return lambda value: origin(map(item, value))

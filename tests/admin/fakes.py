@@ -58,7 +58,6 @@ def dead(name: str = "dead", diagnosis: str = "Check the region and the client i
 def busy() -> Tally:
     """Some of everything that is counted."""
     tally = Tally(
-        requests={101: 6, 200: 7, 401: 1},
         at_once=3,
         websockets=2,
         websocket_received=11,
@@ -67,11 +66,11 @@ def busy() -> Tally:
         replays={"accepted": 1},
         limited={"passed_on": 4, "waited": 5},
         token_requests={("client_credentials", "ok"): 2, ("refresh_token", "invalid_grant"): 1},
-        rate_limit=(b"300", b"9", b"42", NOW),
         history=(Happening(NOW - 60, "token", "ok"), Happening(NOW - 5, "replay", "accepted")),
     )
-    for seconds in (0.002, 0.2, 0.25, 20.0):
-        tally.durations.observe(seconds)
+    for status, seconds in ((101, 0.002), (200, 0.2), (200, 0.25), (401, 20.0)):
+        tally.count(status, seconds)
+    tally.hear(b"300", b"9", b"42", NOW)
     tally.refreshes.observe(0.3)
     return tally
 

@@ -81,7 +81,7 @@ async def test_the_first_event_is_everything_and_the_next_only_what_has_changed(
         second = await following(status, clock, events)
         assert second["whole"] is False
         [changed] = second["tenants"]
-        assert (changed["name"], changed["requests"], changed["headroom"]) == ("globex", 14, [291, 300])
+        assert (changed["name"], changed["requests"], changed["headroom"]) == ("globex", 4, [291, 300])
         assert (await following(status, clock, events))["tenants"] == []
 
 

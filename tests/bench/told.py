@@ -39,8 +39,7 @@ def costs() -> Iterator[tuple[str, float]]:
     tally = Tally()
 
     def counted() -> None:
-        tally.requests[200] = tally.requests.get(200, 0) + 1
-        tally.durations.observe(RECORD.seconds)
+        tally.count(200, RECORD.seconds)
 
     yield "counted in the metrics", _least(counted)
     yield "a line in the log, as JSON", asyncio.run(_line())

@@ -10,7 +10,6 @@ from proxy.core.sums import Departed, program_of, tally_of, tenant_of
 
 def tally(count: int = 0) -> Tally:
     made = Tally(
-        requests={200: count, 401: 1},
         replays={"accepted": count},
         token_requests={("client_credentials", "ok"): count},
         limited={"waited": count},
@@ -21,8 +20,9 @@ def tally(count: int = 0) -> Tally:
         websocket_sent=count,
         history=(Happening(float(count), "token", "ok"),),
     )
+    made.count(401, 0.1)
     for _ in range(count):
-        made.durations.observe(0.1)
+        made.count(200, 0.1)
         made.refreshes.observe(0.2)
     return made
 
@@ -62,8 +62,8 @@ def test_counts_and_durations_are_added_and_the_parts_stay_as_they_are() -> None
     assert total.requests == {200: 7, 401: 2}
     assert total.replays == {"accepted": 7}
     assert total.token_requests == {("client_credentials", "ok"): 7}
-    assert sum(total.durations.counts) == sum(total.refreshes.counts) == 7
-    assert round(total.durations.total, 6) == 0.7
+    assert (sum(total.durations.counts), sum(total.refreshes.counts)) == (9, 7)
+    assert round(total.durations.total, 6) == 0.9
     assert parts == [tally(2), tally(5)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import time
 from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from proxy.core.report import headroom
 from proxy.wire.server import ClientConnection
 from tests.support.loops import SkippingLoop
 from tests.support.peers import Peer
@@ -113,7 +115,7 @@ async def play(sent: bytes, answered: bytes, end: str, *, shortcut: bool, split:
             seen.broken_off = True
         tally = proxy.proxy.report().tenants[0].tally
         await proxy.clients_gone()
-        seen.counted = (tally.requests, tally.replays, (tally.rate_limit or ())[:2], sum(tally.durations.counts))
+        seen.counted = (tally.requests, tally.replays, headroom(tally, time.time()), sum(tally.durations.counts))
         accepting.cancel()
         await proxy.proxy.drain(0)
     return seen

@@ -23,13 +23,13 @@ from proxy.workers.codec import pack, pack_settings, unpack, unpack_settings
 
 def busy() -> Tally:
     tally = Tally(
-        requests={200: 7, 499: 1},
         replays={"accepted": 1},
         token_requests={("client_credentials", "ok"): 2},
-        rate_limit=(b"300", b"9", b"\xff", 1000.5),
         history=(Happening(1.0, "replay", "accepted"),),
     )
-    tally.durations.observe(0.25)
+    for status in (200, 200, 499, 418):
+        tally.count(status, 0.25)
+    tally.hear(b"300", b"9", b"\xff", 1000.5)
     return tally
 
 
