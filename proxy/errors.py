@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+NO_SOURCES: Mapping[Path, None] = MappingProxyType({})
 
 
 class ProxyError(Exception):
@@ -14,11 +18,15 @@ class ProxyError(Exception):
 
 
 class ConfigurationError(ProxyError):
-    """The configuration can't be used; each problem names file, key and what was expected."""
+    """The configuration can't be used; each problem names file, key and what was expected.
 
-    def __init__(self, problems: list[str]) -> None:
+    :ivar sources: the files that were read, or looked for, as ``Settings`` has them
+    """
+
+    def __init__(self, problems: list[str], sources: Mapping[Path, tuple[int, int, int] | None] = NO_SOURCES) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+        self.sources = sources
 
 
 # --- the request is refused (4xx) ---

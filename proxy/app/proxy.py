@@ -21,13 +21,12 @@ from proxy.core.grants import Client
 from proxy.core.guests import GuestNews
 from proxy.core.report import ProxyReport, RequestRecord, TenantReport
 from proxy.core.urls import bracketed
-from proxy.errors import ConfigurationError
 from proxy.forward.handler import Forwarder
 from proxy.forward.journal import Journal
 from proxy.forward.shortcut import Shortcut
 from proxy.oauth.clock import Clock, system_clock
 from proxy.settings import Settings
-from proxy.settings.watch import watch
+from proxy.settings.watch import Reloads
 from proxy.tls import client_context, renewed
 from proxy.traces import Tracing, tracing
 from proxy.wire.ports import bind, port_of
@@ -71,11 +70,10 @@ class Proxy:
         clock: Clock = system_clock,
     ) -> None:
         self.settings = settings
-        self._reread = reread
+        self._reloads = None if reread is None else Reloads(lambda: self.settings, reread, self._take_up)
         self._told = journal
         self._supervision = supervision
         self._clock = clock
-        self._reloading = asyncio.Lock()
         self._started_at = time.time()
         self._listening: tuple[str, ...] = ()
         self._draining = False
@@ -123,8 +121,8 @@ class Proxy:
             await self.drain(0)
             raise
         self._tenants.keeper.start()
-        if sockets is None:
-            watching = watch(lambda: self.settings, self.reload)
+        if self._reloads is not None:
+            watching = self._reloads.watch()
             self._watcher = asyncio.get_running_loop().create_task(watching, name="secret file watcher")
 
     async def _open_ports(self) -> None:
@@ -169,6 +167,8 @@ class Proxy:
         :param patience: seconds for what is in flight; None: ``limits.drain_timeout``
         """
         self._draining = self._listener.draining = True  # from here on every answer says that it is the last
+        if self._reloads is not None:
+            self._reloads.end()
         if self._unix is not None:
             self._unix.remove()
         await self._tenants.wind_down()
@@ -235,24 +235,12 @@ class Proxy:
 
         :return: the problems if it can't be used; then everything stays as it was
         """
-        reread = self._reread
-        if reread is None:
+        if self._reloads is None:
             return ["This proxy was not started from a configuration file."]
-        if self._draining:
-            return ["This proxy is stopping."]
-        async with self._reloading:
-            try:
-                await self.adopt(await asyncio.to_thread(lambda: self.prepare(reread())))
-            except (ConfigurationError, OSError) as error:
-                problems = error.problems if isinstance(error, ConfigurationError) else [str(error)]
-                for problem in problems:
-                    log.error(
-                        "configuration not reloaded, the old one stays: %s",
-                        problem,
-                        extra={"event": "configuration.refused"},
-                    )
-                return problems
-            return []
+        return await self._reloads.reload()
+
+    async def _take_up(self, settings: Settings) -> None:
+        await self.adopt(await asyncio.to_thread(self.prepare, settings))
 
     def prepare(self, settings: Settings) -> Prepared:
         """All of a reload that takes long or can fail; for a thread of its own.

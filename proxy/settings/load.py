@@ -55,7 +55,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
     reader = _Reader(path, environ)
     settings = reader.settings()
     if settings is None:
-        raise ConfigurationError(reader.problems)
+        raise ConfigurationError(reader.problems, reader.place.sources)
     return settings
 
 

@@ -1,12 +1,15 @@
-"""Files of a configuration that are replaced while the program runs (Kubernetes, Vault agents, editors)."""
+"""A configuration that is taken up anew while the program runs: when it is told to, and when the files are replaced
+(Kubernetes, Vault agents, editors).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
+from proxy.errors import ConfigurationError
 from proxy.settings.load import matching
 from proxy.settings.model import Settings
 from proxy.settings.values import Stamp, stamp
@@ -17,31 +20,91 @@ LOOK_EVERY = 5.0
 """Seconds between looks."""
 
 
-async def watch(settings: Callable[[], Settings], changed: Callable[[], Awaitable[object]]) -> None:
-    """Calls ``changed`` once for whatever makes the files others than those in force were; until it is cancelled.
+class Reloads:
+    """Takes up the files anew, one at a time: whenever it is told to, and once for whatever change it finds in them.
 
-    :param settings: those in force, which name the files
-    :param changed: has them read again; if they are refused, the next change is waited for
+    What was refused, whoever asked for that, is told once; it is not tried by itself before a file changes again, be
+    it one that only the refused configuration names.
+
+    :param settings: those in force
+    :param reread: reads the files again
+    :param take_up: has settings followed; nothing is changed where it raises ConfigurationError or OSError
+    :ivar lock: held by whoever takes something up
     """
-    tried: Mapping[Path, Stamp] = {}
-    while True:
-        await asyncio.sleep(LOOK_EVERY)
-        try:
-            known = settings()
-            now = await asyncio.to_thread(_stamps, known)
-            if now in (known.sources, tried):
-                continue
+
+    def __init__(
+        self,
+        settings: Callable[[], Settings],
+        reread: Callable[[], Settings],
+        take_up: Callable[[Settings], Awaitable[None]],
+    ) -> None:
+        self.lock = asyncio.Lock()
+        self._settings = settings
+        self._reread = reread
+        self._take_up = take_up
+        self._tried: dict[Path, Stamp] = {}
+        self._ended = False
+
+    async def reload(self) -> list[str]:
+        """Takes up the files as they are now: all that they say, or nothing.
+
+        :return: the problems if it can't be used; then everything stays as it was
+        """
+        async with self.lock:
+            return await self._try()
+
+    async def watch(self) -> None:
+        """Takes up the files whenever they are others than those in force were; until it is cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY)
+            try:
+                await self._look()
+            except Exception:
+                log.exception(
+                    "a defect of this program kept changed files from being taken up",
+                    extra={"event": "configuration.defect"},
+                )
+
+    def end(self) -> None:
+        """From now on nothing is taken up."""
+        self._ended = True
+
+    async def _look(self) -> None:
+        async with self.lock:
+            known = self._settings()
+            now = await asyncio.to_thread(_stamps, known, self._tried)
+            if self._ended or now in (known.sources, self._tried):
+                return
             log.info("a file of the configuration has changed", extra={"event": "configuration.changed"})
-            await changed()
-            tried = now
-        except Exception:
-            log.exception(
-                "a defect of this program kept changed files from being taken up",
-                extra={"event": "configuration.defect"},
-            )
+            await self._try()
+
+    async def _try(self) -> list[str]:
+        if self._ended:
+            return ["This proxy is stopping."]
+        # Before anything is read: what is written from now on is another change.
+        self._tried = await asyncio.to_thread(_stamps, self._settings(), ())
+        try:
+            settings = await asyncio.to_thread(self._reread)
+            self._tried.update(settings.sources)
+            await self._take_up(settings)
+        except ConfigurationError as error:
+            self._tried.update(error.sources)
+            return _refused(error.problems)
+        except OSError as error:
+            return _refused([str(error)])
+        self._tried = {}
+        return []
 
 
-def _stamps(settings: Settings) -> dict[Path, Stamp]:
-    """The files as they are now, and those that have been added."""
+def _refused(problems: list[str]) -> list[str]:
+    for problem in problems:
+        log.error(
+            "configuration not reloaded, the old one stays: %s", problem, extra={"event": "configuration.refused"}
+        )
+    return problems
+
+
+def _stamps(settings: Settings, tried: Iterable[Path]) -> dict[Path, Stamp]:
+    """The files as they are now, those that have been added, and those that were tried."""
     added = (path for pattern in settings.included for path in matching(pattern))
-    return {path: stamp(path) for path in {*settings.sources, *added}}
+    return {path: stamp(path) for path in {*settings.sources, *added, *tried}}

@@ -19,7 +19,7 @@ from proxy.core.sums import Departed, program_of, tenant_of
 from proxy.core.urls import bracketed
 from proxy.errors import ConfigurationError, TokenError, TokenUnavailable, UnknownTenant, WorkerGone
 from proxy.settings import Settings
-from proxy.settings.watch import watch
+from proxy.settings.watch import Reloads
 from proxy.wire.ports import bind, port_of
 from proxy.wire.unix import UnixSocket
 from proxy.workers.codec import pack, pack_settings
@@ -63,7 +63,7 @@ class Supervisor:
     ) -> None:
         self.settings = settings
         self.admin_url = ""
-        self._reread = reread
+        self._reloads = Reloads(lambda: self.settings, reread, self._take_up)
         self._command = command
         self._beat = beat
         self._numbers = range(1, workers + 1)
@@ -75,7 +75,6 @@ class Supervisor:
         self._guests = GuestBook()
         self._guests.follow(settings)
         self._departed = Departed()
-        self._reloading = asyncio.Lock()
         self._started_at = time.time()
         self._listening: tuple[str, ...] = ()
         self._draining = False
@@ -107,8 +106,7 @@ class Supervisor:
         except BaseException:
             await self.drain(0)
             raise
-        watching = watch(lambda: self.settings, self.reload)
-        self._running.append(loop.create_task(watching, name="secret file watcher"))
+        self._running.append(loop.create_task(self._reloads.watch(), name="secret file watcher"))
 
     async def _open_ports(self) -> None:
         listen, admin = self.settings.listen, self.settings.admin
@@ -139,6 +137,7 @@ class Supervisor:
         """Has every worker end as ``app.Proxy.drain`` does, and kills those that don't."""
         patience = self.settings.limits.drain_timeout if patience is None else patience
         self._draining = True
+        self._reloads.end()
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -205,7 +204,7 @@ class Supervisor:
         """
         if news := [pack(each) for each in self._guests]:
             worker.tell("guests", news=news)
-        async with self._reloading:
+        async with self._reloads.lock:
             if worker.settings is self.settings:
                 return
             problems = await worker.prepare(self.settings, pack_settings(self.settings), WISH_PATIENCE)
@@ -279,24 +278,17 @@ class Supervisor:
 
         :return: the problems if it can't be used; then everything stays as it was
         """
-        async with self._reloading:
-            try:
-                settings = await asyncio.to_thread(self._reread)
-            except ConfigurationError as error:
-                return _not_reloaded(error.problems)
-            problems = unshareable(settings) or await self._prepare(settings)
-            if problems:
-                return _not_reloaded(problems)
-            try:
-                await self._lines.adopt(settings)
-            except OSError as error:
-                return _not_reloaded([str(error)])
-            self.settings = settings
-            self._admin.allow_hosts(settings.access.allowed_hosts)
-            self._guests.follow(settings)
-            self._departed.keep(settings.tenants.keys())
-            await asyncio.gather(*(worker.adopt(WISH_PATIENCE) for worker in self._serving))
-            return []
+        return await self._reloads.reload()
+
+    async def _take_up(self, settings: Settings) -> None:
+        if problems := unshareable(settings) or await self._prepare(settings):
+            raise ConfigurationError(problems)
+        await self._lines.adopt(settings)
+        self.settings = settings
+        self._admin.allow_hosts(settings.access.allowed_hosts)
+        self._guests.follow(settings)
+        self._departed.keep(settings.tenants.keys())
+        await asyncio.gather(*(worker.adopt(WISH_PATIENCE) for worker in self._serving))
 
     async def _prepare(self, settings: Settings) -> list[str]:
         """Has every worker prepare these settings; the problems, and then no worker remembers them."""
@@ -318,14 +310,6 @@ def unshareable(settings: Settings) -> list[str]:
         for name, tenant in settings.tenants.items()
         if tenant.grant == "refresh_token"
     ]
-
-
-def _not_reloaded(problems: list[str]) -> list[str]:
-    for problem in problems:
-        log.error(
-            "configuration not reloaded, the old one stays: %s", problem, extra={"event": "configuration.refused"}
-        )
-    return problems
 
 
 def sockets_of(host: str, port: int, numbers: range) -> dict[int, list[socket.socket]]:

@@ -3,38 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 from collections import UserDict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
 from proxy.errors import ConfigurationError
-from proxy.settings import load
-from proxy.settings.watch import LOOK_EVERY, watch
+from proxy.settings import Settings, load
+from proxy.settings.watch import LOOK_EVERY, Reloads
 from tests.settings.folder import TENANT, Folder
 from tests.support.loops import SkippingLoop
+from tests.support.stages import until
 
 BARE = TENANT.replace('"secret"', '{ env = "S" }')
 SECRET = TENANT.replace('"secret"', '{ file = "secret" }')
 
 
 class Program:
-    """Has a configuration in force, and reads it again when it is told to."""
+    """Has a configuration in force, and reads it again when it is told to.
+
+    :ivar told: how often it was read
+    :ivar fails: with this, instead of following what it has read
+    :ivar free: while it is not set, nothing is followed
+    """
 
     def __init__(self, folder: Folder, text: str) -> None:
         self.folder = folder
         self.settings = folder.load(text)
         self.told = 0
+        self.fails: Exception | None = None
+        self.free = asyncio.Event()
+        self.free.set()
+        self.reloads = Reloads(lambda: self.settings, self.reread, self.follow)
 
-    async def reload(self) -> None:
+    def reread(self) -> Settings:
         self.told += 1
-        self.reread()
+        return load(self.folder.main, {})
 
-    def reread(self) -> None:
-        """As on SIGHUP, or as the admin port is asked to."""
-        with suppress(ConfigurationError):  # then the old one stays
-            self.settings = load(self.folder.main, {})
+    async def follow(self, settings: Settings) -> None:
+        await self.free.wait()
+        if self.fails is not None:
+            raise self.fails
+        self.settings = settings
 
     @property
     def secret(self) -> str:
@@ -43,17 +56,17 @@ class Program:
         return secret.reveal()
 
 
-async def looks(loop: SkippingLoop, times: int = 2) -> None:
-    """Time for so many looks, each in a thread."""
+async def looks(program: Program, loop: SkippingLoop, times: int = 2) -> None:
+    """Time for so many looks, and for what they find."""
     for _ in range(times):
         await loop.skip(LOOK_EVERY + 0.1)
-        await asyncio.to_thread(lambda: None)
-        await loop.skip(0)
+        async with program.reloads.lock:
+            """It has looked."""
 
 
 @asynccontextmanager
 async def watched(program: Program, loop: SkippingLoop) -> AsyncIterator[None]:
-    watching = loop.create_task(watch(lambda: program.settings, program.reload), name="watch")
+    watching = loop.create_task(program.reloads.watch(), name="watch")
     await loop.skip(0)
     yield
     watching.cancel()
@@ -69,20 +82,20 @@ def program(folder: Folder) -> Program:
 
 async def test_what_has_not_changed_is_not_read_again(program: Program, clock: SkippingLoop) -> None:
     async with watched(program, clock):
-        await looks(clock, 3)
+        await looks(program, clock, 3)
     assert program.told == 0
 
 
 async def test_a_change_is_told_once(program: Program, clock: SkippingLoop) -> None:
     async with watched(program, clock):
         program.folder.write("secret", "second")
-        await looks(clock, 3)
+        await looks(program, clock, 3)
         assert (program.told, program.secret) == (1, "second")
         program.folder.write("tenants.d/two.toml", TENANT.replace("acme", "two"))
-        await looks(clock, 3)
+        await looks(program, clock, 3)
         assert (program.told, *program.settings.tenants) == (2, "acme", "one", "two")
         (program.folder.path / "tenants.d/one.toml").unlink()
-        await looks(clock, 3)
+        await looks(program, clock, 3)
         assert (program.told, *program.settings.tenants) == (3, "acme", "two")
 
 
@@ -91,29 +104,151 @@ async def test_what_changed_between_the_reading_and_the_first_look_is_seen(
 ) -> None:
     program.folder.write("secret", "second")
     async with watched(program, clock):
-        await looks(clock)
+        await looks(program, clock)
     assert (program.told, program.secret) == (1, "second")
 
 
 async def test_what_a_reload_has_taken_up_is_not_read_again(program: Program, clock: SkippingLoop) -> None:
     async with watched(program, clock):
         program.folder.write("secret", "second")
-        program.reread()
-        await looks(clock, 3)
-        assert (program.told, program.secret) == (0, "second")
+        assert await program.reloads.reload() == []
+        await looks(program, clock, 3)
+        assert (program.told, program.secret) == (1, "second")
         program.folder.write("secret", "third")
-        await looks(clock)
-    assert (program.told, program.secret) == (1, "third")
+        await looks(program, clock)
+    assert (program.told, program.secret) == (2, "third")
 
 
 async def test_what_is_refused_is_read_again_only_once_it_changes(program: Program, clock: SkippingLoop) -> None:
     async with watched(program, clock):
         (program.folder.path / "secret").unlink()
-        await looks(clock, 3)
+        await looks(program, clock, 3)
         assert (program.told, program.secret) == (1, "first")
         program.folder.write("secret", "second")
-        await looks(clock, 3)
+        await looks(program, clock, 3)
     assert (program.told, program.secret) == (2, "second")
+
+
+async def test_what_was_refused_when_it_was_told_to_read_is_not_read_again_before_it_changes(
+    program: Program, clock: SkippingLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with watched(program, clock):
+        program.folder.main.write_text("nonsense")
+        [problem] = await program.reloads.reload()
+        await looks(program, clock, 3)
+        assert program.told == 1
+        assert caplog.messages == [f"configuration not reloaded, the old one stays: {problem}"]
+        assert await program.reloads.reload() == [problem]  # who asks is answered
+        await looks(program, clock, 3)
+        assert (program.told, len(caplog.messages)) == (2, 2)
+        program.folder.main.write_text(SECRET)
+        await looks(program, clock, 3)
+    assert (program.told, program.secret) == (3, "first")
+
+
+async def test_what_is_refused_while_the_watch_waits_for_its_turn_is_read_once(
+    program: Program, clock: SkippingLoop
+) -> None:
+    program.free.clear()
+    program.fails = OSError("no such CA")
+    async with watched(program, clock):
+        program.folder.write("secret", "second")
+        reloading = clock.create_task(program.reloads.reload(), name="reload")
+        await clock.skip(LOOK_EVERY + 0.1)
+        program.free.set()
+        assert await reloading == ["no such CA"]
+        await looks(program, clock, 3)
+    assert (program.told, program.secret) == (1, "first")
+
+
+async def test_a_change_that_is_found_while_another_is_taken_up_waits_for_its_end(
+    program: Program, clock: SkippingLoop
+) -> None:
+    program.free.clear()
+    async with watched(program, clock):
+        reloading = clock.create_task(program.reloads.reload(), name="reload")
+        await until(lambda: program.told == 1)
+        program.folder.write("secret", "second")
+        for _ in range(2):
+            await clock.skip(LOOK_EVERY + 0.1)
+        assert program.told == 1
+        program.free.set()
+        assert await reloading == []
+        await looks(program, clock)
+    assert (program.told, program.secret) == (2, "second")
+
+
+async def test_what_was_refused_before_another_was_taken_up_is_a_change(program: Program, clock: SkippingLoop) -> None:
+    refused = program.folder.path / "refused.toml"
+    refused.write_text("nonsense")
+    async with watched(program, clock):
+        for name in ("first", "second"):
+            os.link(refused, program.folder.path / name)
+        (program.folder.path / "first").replace(program.folder.main)
+        await looks(program, clock, 2)
+        assert program.told == 1
+        program.folder.main.unlink()
+        program.folder.main.write_text(SECRET)
+        await looks(program, clock, 2)
+        assert program.told == 2
+        (program.folder.path / "second").replace(program.folder.main)
+        await looks(program, clock, 2)
+    assert program.told == 3
+
+
+async def test_a_file_that_only_a_refused_configuration_names_is_watched_too(
+    program: Program, clock: SkippingLoop
+) -> None:
+    async with watched(program, clock):
+        program.folder.main.write_text(SECRET.replace('"secret" }', '"yet-to-come" }'))
+        await looks(program, clock, 3)
+        assert (program.told, program.secret) == (1, "first")
+        program.folder.write("yet-to-come", "second")
+        await looks(program, clock, 3)
+    assert (program.told, program.secret) == (2, "second")
+
+
+async def test_a_file_that_can_be_read_and_not_used_is_tried_again_once_it_changes(
+    program: Program, clock: SkippingLoop
+) -> None:
+    program.fails = ConfigurationError(["it is of no use"])
+    async with watched(program, clock):
+        program.folder.write("another", "second")
+        program.folder.main.write_text(SECRET.replace('"secret" }', '"another" }'))
+        await looks(program, clock, 3)
+        assert (program.told, program.secret) == (1, "first")
+        program.fails = None
+        program.folder.write("another", "third")
+        await looks(program, clock, 3)
+    assert (program.told, program.secret) == (2, "third")
+
+
+async def test_a_defect_is_met_once_for_each_change(
+    program: Program, clock: SkippingLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    program.fails = ZeroDivisionError()
+    async with watched(program, clock):
+        program.folder.write("secret", "second")
+        await looks(program, clock, 3)
+        assert program.told == 1
+        assert "ZeroDivisionError" in caplog.text
+        program.fails = None
+        program.folder.write("secret", "third")
+        await looks(program, clock, 3)
+    assert (program.told, program.secret) == (2, "third")
+
+
+async def test_at_the_end_nothing_is_taken_up_any_more(
+    program: Program, clock: SkippingLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    async with watched(program, clock):
+        program.reloads.end()
+        program.folder.write("secret", "second")
+        await looks(program, clock, 3)
+        assert await program.reloads.reload() == ["This proxy is stopping."]
+    assert (program.told, program.secret, caplog.messages) == (0, "first", [])
 
 
 class Late(UserDict[str, str]):
@@ -133,5 +268,5 @@ async def test_what_is_written_while_the_files_are_read_is_a_change(folder: Fold
     folder.main.write_text(BARE)
     program.settings = load(folder.main, Late(folder))
     async with watched(program, clock):
-        await looks(clock)
+        await looks(program, clock)
     assert program.told == 1
