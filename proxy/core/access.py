@@ -216,6 +216,8 @@ def parse_rule(text: str) -> Rule:
     parts = re.fullmatch(r"(\*|[A-Z]+) (/\S*)", text)
     if parts is None or not text.isascii():
         raise ValueError('expected a method or * and a path, such as "GET /api/v2/users/**"')
+    if "?" in parts[2]:
+        raise ValueError("expected a path without a query: rules look at the path alone")
     return Rule(text, parts[1].encode(), _pattern(parts[2].lower()))
 
 

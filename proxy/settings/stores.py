@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
 
 from proxy.core.secret import Secret
+from proxy.settings.placeholders import whole
 from proxy.settings.values import SECRET_SCHEMA, Place, place_of, secret
 
 DEFAULT_FILE = "tokens.db"
@@ -45,7 +46,7 @@ def _store(value: object, info: ValidationInfo) -> StorePlace:
         return value
     place = place_of(info)
     url = secret(value, place)
-    scheme, colon, rest = url.reveal().partition(":")
+    scheme, colon, rest = whole(url.reveal()).partition(":")
     match scheme.lower():
         case "memory" if colon and not rest:
             return StorePlace("memory")

@@ -16,6 +16,7 @@ from proxy.core import access, fields, regions
 from proxy.core.detour import ForwardProxy, parse_proxy
 from proxy.core.secret import Secret
 from proxy.core.urls import BaseUrl, bracketed, is_loopback, parse_base_url, parse_host, parse_origin
+from proxy.settings.placeholders import USUAL_VARIABLE, filled, placeholder, whole
 from proxy.settings.problems import kind, nearest, quoted
 
 LONGEST_SECRET = 65_536
@@ -27,7 +28,6 @@ _SCOPE_TOKEN = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 3.3
 _VSCHAR = re.compile(r"[ -~]+")  # RFC 6749 A
 _REDIRECT_URI = re.compile(r"http://(?:localhost|127\.0\.0\.1|\[::1\]):(?P<port>[0-9]{1,5})/[A-Za-z0-9._~/-]*")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_USUAL_VARIABLE = re.compile(r"(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3})(?:_(?:[A-Z]+[0-9]{0,3}|[0-9]{1,3}))*")
 
 _DECIDED_HERE = frozenset(name.decode() for name in fields.HOP_BY_HOP) | {
     "accept",
@@ -127,16 +127,23 @@ def secret(value: object, place: Place) -> Secret:
         case Secret():
             return value
         case str():
-            text, origin = value, "an empty string"
             place.literal = True
+            if not value:
+                raise ValueError("expected a secret (got an empty string)")
+            if (name := placeholder(value)) is not None:
+                expected = f'the secret itself or {{ env = "{name}" }}'
+                raise ValueError(f"expected {expected}: nothing fills in ${{{name}}} here")
+            return Secret(value)
         case {"env": str(name), **rest} if not rest:
-            text, origin = _variable(name, place), f"environment variable {name}, which is empty"
+            text, origin = _variable(name, place), f"environment variable {name}"
         case {"file": str(name), **rest} if not rest:
-            text, origin = _content(name, place), f"file {quoted(name)}, which is empty"
+            text, origin = _content(name, place), f"file {quoted(name)}"
         case _:
             raise ValueError(f"""expected a string, {{ env = "NAME" }} or {{ file = "path" }} (got {_misfit(value)})""")
     if not text:
-        raise ValueError(f"expected a secret (got {origin})")
+        raise ValueError(f"expected a secret (got {origin}, which is empty)")
+    if (name := placeholder(text)) is not None:
+        raise ValueError(f"expected a secret (got {origin}, which holds ${{{name}}}, filled in by nobody)")
     return Secret(text)
 
 
@@ -162,7 +169,7 @@ def _variable(name: str, place: Place) -> str:
         return place.environ[name]
     except KeyError:
         # Not shown unless it is spelled like a variable: it may be the secret itself.
-        shown = f"environment variable {name}" if _USUAL_VARIABLE.fullmatch(name) else "the variable that env names"
+        shown = f"environment variable {name}" if USUAL_VARIABLE.fullmatch(name) else "the variable that env names"
         raise ValueError(f'{shown} is not set; export it or use {{ file = "…" }}') from None
 
 
@@ -234,10 +241,10 @@ def _proxy(value: object, info: ValidationInfo) -> ForwardProxy | None:
         return value
     place = place_of(info)
     if isinstance(value, str):
-        found = proxy_of(value)
+        found = proxy_of(whole(value))
         place.literal = place.literal or (found is not None and found.credential is not None)
         return found
-    return proxy_of(secret(value, place).reveal())
+    return proxy_of(whole(secret(value, place).reveal()))
 
 
 # Text or a secret as elsewhere; empty text for none.
@@ -312,24 +319,44 @@ RedirectUri = Annotated[str, PlainValidator(_redirect_uri), WithJsonSchema({"typ
 
 
 def _printable(value: object) -> str:
-    text = _string(value)
+    text = filled(_string(value))
     if not _VSCHAR.fullmatch(text):
         raise ValueError("expected one or more printable ASCII characters (RFC 6749 A)")
     return text
 
 
 def _field_value(value: object) -> str:
-    text = _string(value)
+    text = filled(_string(value))
     if not _FIELD_VALUE.fullmatch(text):
         raise ValueError("expected printable ASCII characters without space at either end (RFC 9110 5.5)")
     return text
 
 
+def _scope_tokens(value: object) -> object:
+    # RFC 6749 3.3 writes a scope as one string with spaces.
+    if isinstance(value, str):
+        return value.split(" ")
+    return _listed(value, "a list of scopes, or one string with a space between them")
+
+
 def _scope_token(value: object) -> str:
     text = _string(value)
+    if "," in text:
+        # RFC 6749 lets it be part of a name; it is none, but what lists are written with elsewhere.
+        raise ValueError(f"expected scopes in a list or with a space between them, no comma (got {quoted(text)})")
     if not _SCOPE_TOKEN.fullmatch(text):
         raise ValueError(f'expected a scope without space, " and \\ (RFC 6749 3.3) (got {quoted(text)})')
     return text
+
+
+def _parameter_values(value: object) -> object:
+    return (value,) if isinstance(value, str) else _listed(value, "a string, or a list of strings")
+
+
+def _listed(value: object, expected: str) -> object:
+    if isinstance(value, list | tuple):
+        return value
+    raise ValueError(f"expected {expected} (got {kind(value)})")
 
 
 def _parameter_name(value: object) -> str:
@@ -365,18 +392,17 @@ FieldName = Annotated[str, PlainValidator(_field_name), _TEXT]
 ScopeToken = Annotated[str, PlainValidator(_scope_token), _TEXT]
 Scope = Annotated[
     tuple[ScopeToken, ...],
-    # RFC 6749 3.3 writes a scope as one string with spaces.
-    BeforeValidator(lambda value: value.split(" ") if isinstance(value, str) else value),
+    BeforeValidator(_scope_tokens),
     WithJsonSchema({"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}),
 ]
 ParameterName = Annotated[str, PlainValidator(_parameter_name), _TEXT]
 ParameterValues = Annotated[
-    tuple[Annotated[str, PlainValidator(_string), _TEXT], ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    tuple[Annotated[str, PlainValidator(lambda value: filled(_string(value))), _TEXT], ...],
+    BeforeValidator(_parameter_values),
     WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 Headers = Annotated[dict[FieldName, FieldValue], AfterValidator(_distinct)]
-Rule = Annotated[str, PlainValidator(_rule), WithJsonSchema({"type": "string", "pattern": r"^(\*|[A-Z]+) /\S*$"})]
+Rule = Annotated[str, PlainValidator(_rule), WithJsonSchema({"type": "string", "pattern": r"^(\*|[A-Z]+) /[^\s?]*$"})]
 
 
 # --- numbers, words and files ---

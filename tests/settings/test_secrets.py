@@ -133,6 +133,61 @@ def test_an_empty_or_unusable_secret_is_refused(folder: Folder, value: str, mess
     ]
 
 
+# --- ${NAME}, which nothing fills in ---
+
+
+HERE = "nothing fills in ${ACME_SECRET} here"
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("${ACME_SECRET}", "ACME_SECRET"),
+        ("${ACME_SECRET:-none}", "ACME_SECRET"),
+        ("${ACME_SECRET?unset}", "ACME_SECRET"),
+        ("${hunter2hunter2}", "NAME"),
+    ],
+)
+def test_a_variable_that_nothing_fills_in_is_no_secret(folder: Folder, text: str, name: str) -> None:
+    problem = f'expected the secret itself or {{ env = "{name}" }}: nothing fills in ${{{name}}} here'
+    assert folder.problems(f'{BARE}"{text}"') == [f"proxy.toml: tenants.acme.client_secret: {problem}"]
+
+
+@pytest.mark.parametrize("text", ["$ACME_SECRET", "${ACME SECRET}", "${}", "x${ACME_SECRET}", "{ACME_SECRET}"])
+def test_what_may_be_a_secret_is_one(folder: Folder, text: str) -> None:
+    assert secret(folder, f'"{text}"') == text
+
+
+def test_nor_is_it_where_it_stands_in_a_file_or_a_variable(folder: Folder) -> None:
+    folder.write("acme.secret", "${ACME_SECRET}\n")
+    held = "which holds ${ACME_SECRET}, filled in by nobody)"
+    for value, origin in (
+        ('{ file = "acme.secret" }', 'file "acme.secret"'),
+        ('{ env = "A" }', "environment variable A"),
+    ):
+        (problem,) = folder.problems(BARE + value, {"A": "${ACME_SECRET}"})
+        assert problem == f"proxy.toml: tenants.acme.client_secret: expected a secret (got {origin}, {held}"
+
+
+@pytest.mark.parametrize(
+    "key", ["client_id", "org_id", "resource_server", "token_headers.X-Key", "token_parameters.a", "key_id"]
+)
+def test_nor_is_it_any_other_text_of_a_token_request(folder: Folder, key: str) -> None:
+    text = f'[tenants.acme]\n{key} = "${{ACME_SECRET}}"'
+    assert any(problem.endswith(f"expected the text itself: {HERE}") for problem in folder.problems(text))
+
+
+@pytest.mark.parametrize("value", ['"{}"', '{{ file = "address" }}'])
+@pytest.mark.parametrize(
+    ("key", "address"),
+    [("store.url", "redis://:${ACME_SECRET}@redis/0"), ("upstream.proxy", "http://u:${ACME_SECRET}@proxy:3128")],
+)
+def test_an_address_is_whole(folder: Folder, key: str, address: str, value: str) -> None:
+    folder.write("address", address)
+    (problem,) = folder.problems(f"{key} = {value.format(address)}\n{TENANT}")
+    assert problem == f'proxy.toml: {key}: expected the whole address, for instance as {{ env = "…" }}: {HERE}'
+
+
 def test_a_long_secret_is_accepted(folder: Folder) -> None:
     folder.write("long", "x" * 65_536)
     assert len(secret(folder, '{ file = "long" }')) == 65_536

@@ -199,10 +199,18 @@ def test_a_scope_is_made_of_scope_tokens(folder: Folder, token: str) -> None:
     assert problem.startswith('proxy.toml: tenants.acme.scope[1]: expected a scope without space, " and \\')
 
 
+@pytest.mark.parametrize(("value", "where"), [('"a,b"', 0), ('"a, b"', 0), ('["a", "b,c"]', 1)])
+def test_scopes_are_not_separated_by_commas(folder: Folder, value: str, where: int) -> None:
+    (problem,) = folder.problems(f"{TENANT}scope = {value}")
+    expected = "expected scopes in a list or with a space between them, no comma (got "
+    assert problem.startswith(f"proxy.toml: tenants.acme.scope[{where}]: {expected}")
+
+
 @pytest.mark.parametrize(("value", "got"), [("5", "a number"), ("{}", "a table")])
 def test_a_scope_of_another_shape_is_refused(folder: Folder, value: str, got: str) -> None:
+    expected = "a list of scopes, or one string with a space between them"
     assert folder.problems(f"{TENANT}scope = {value}") == [
-        f"proxy.toml: tenants.acme.scope: expected a list (got {got})"
+        f"proxy.toml: tenants.acme.scope: expected {expected} (got {got})"
     ]
 
 
@@ -248,7 +256,8 @@ def test_a_token_parameter_is_none_of_the_proxys_own(folder: Folder, name: str) 
     ("value", "where", "message"),
     [
         ('"x"', "", "expected a table (got a string)"),
-        ("{ a = 1 }", ".a", "expected a list (got a number)"),
+        ("{ a = 1 }", ".a", "expected a string, or a list of strings (got a number)"),
+        ("{ a = {} }", ".a", "expected a string, or a list of strings (got a table)"),
         ('{ a = ["x", 1] }', ".a[1]", "expected a string (got a number)"),
     ],
 )
@@ -358,6 +367,13 @@ def test_a_rule_is_a_method_and_a_path(folder: Folder, key: str) -> None:
 def test_any_other_rule_is_refused(folder: Folder, key: str, rule: str) -> None:
     (problem,) = folder.problems(f'{TENANT}{key} = ["{rule}"]')
     assert problem.startswith(f"proxy.toml: tenants.acme.{key}[0]: expected a method or * and a path")
+
+
+@pytest.mark.parametrize("key", ["allow", "deny"])
+def test_a_rule_that_could_match_nothing_is_refused(folder: Folder, key: str) -> None:
+    (problem,) = folder.problems(f'{TENANT}{key} = ["GET /api/v2/users?state=active"]')
+    message = 'expected a path without a query: rules look at the path alone (got "GET /api/v2/users?state=active")'
+    assert problem == f"proxy.toml: tenants.acme.{key}[0]: {message}"
 
 
 @pytest.mark.parametrize(
