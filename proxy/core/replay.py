@@ -23,7 +23,7 @@ class Verdict(StrEnum):
     COOLING_DOWN = "cooling_down"
     """Refused while cooling down: give it to the client, keep the token."""
     NO_NEWER = "no_newer_token"
-    """There is no other token to send it with: give it to the client."""
+    """There is no other token to send it with: pass it on to a guest, whose own it is; others are told that."""
 
 
 def decide(*, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
@@ -31,7 +31,7 @@ def decide(*, replayed: bool, body_kept: bool, cooling_down: bool) -> Verdict:
 
     :param replayed: this answers the second attempt
     :param body_kept: all of the body that was sent is still here
-    :param cooling_down: a brand-new token was refused within the last ``COOL_DOWN`` seconds, or none could be had
+    :param cooling_down: a brand-new token was refused within the last ``COOL_DOWN`` seconds
     """
     if replayed:
         return Verdict.REFUSED_AGAIN

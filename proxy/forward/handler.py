@@ -13,7 +13,7 @@ from proxy.core.guests import LONGEST_CONTENT
 from proxy.core.replay import Verdict
 from proxy.core.routing import PLACEHOLDER, Kind
 from proxy.core.tokens import Token
-from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError
+from proxy.errors import BadRequest, ClientClosed, MethodNotAllowed, ProxyError, TokenError
 from proxy.forward import door
 from proxy.forward.ask import ask, discard
 from proxy.forward.exchange import REASONS, Copy, Exchange, head
@@ -261,17 +261,17 @@ def _opening(exchange: Exchange, way: Plan) -> bytes:
 async def _newer(
     exchange: Exchange, way: Plan, tokens: Tokens, refused: Token, connection: UpstreamConnection
 ) -> Token:
-    """The token to replay with; the refused one where there is no other, and its answer is still there to be given."""
+    """The token to replay with; a guest's refused one where there is no other, whose answer is still there to be given.
+
+    :raises TokenError: there is none; the refusal is not passed on, which an SDK would answer with a storm
+    """
     exchange.stop_upload()
-    pool = way.tenant.pool if way.inject else None
     try:
-        if pool is not None:
-            # Another token of it may be refused for the same reason.
-            return await pool.instead_of(refused, exchange.patience)
-        tokens.reject(refused)
-        return tokens.current() or await tokens.token(exchange.patience)
-    except BaseException:
+        return await tokens.instead_of(refused, exchange.patience)
+    except BaseException as error:
         connection.abort()
+        if isinstance(error, TokenError):
+            way.tenant.tally.count_replay(Verdict.NO_NEWER, time.time())
         raise
 
 
@@ -322,7 +322,7 @@ def _note(exchange: Exchange, tenant: Tenant, tokens: Tokens, token: Token, verd
         case Verdict.COOLING_DOWN:
             exchange.note = "the upstream refused the token, and a new one was refused or could not be had just before"
         case Verdict.NO_NEWER:
-            exchange.note = "the upstream refused the token, and no newer one could be had; see the token endpoint"
+            exchange.note = "the API refused the guest's token, and no newer one could be had"
         case _:
             exchange.note = "answer to a replay with a new token, after the upstream had refused the first"
     tenant.tally.count_replay("accepted" if verdict is Verdict.PASS else str(verdict), time.time())

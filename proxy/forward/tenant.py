@@ -24,6 +24,12 @@ class Tokens(Protocol):
         :raises TokenError: there is none
         """
 
+    async def instead_of(self, refused: Token, patience: float) -> Token:
+        """Another token than one that the upstream refused; of a guest the same, where there is no other.
+
+        :raises TokenError: there is none within ``patience`` seconds
+        """
+
     def reject(self, token: Token) -> None:
         """Takes this token out of use, and no newer one."""
 
@@ -40,12 +46,6 @@ class Tokens(Protocol):
 
 class Pool(Protocol):
     """What is special of several tokens, as ``oauth.pool.TokenPool`` keeps them."""
-
-    async def instead_of(self, refused: Token, patience: float) -> Token:
-        """The token to use in place of a refused one; the same if that lives and there is no newer one.
-
-        :raises TokenError: there is none within ``patience`` seconds
-        """
 
     def heard(self, token: Token, said: tuple[bytes, bytes, bytes]) -> None:
         """Takes what an answer said of this token's rate limit: allowed, count and reset, as they came."""

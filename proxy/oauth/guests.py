@@ -269,6 +269,11 @@ class GuestTokens:
             await asyncio.wait({flight}, timeout=max(0.0, patience))
         return self.current() or self._refused or self._own
 
+    async def instead_of(self, refused: Token, patience: float) -> Token:
+        """A fresh JWT; the same where there is none to be had in ``patience`` seconds."""
+        self.reject(refused)
+        return self.current() or await self.token(patience)
+
     def reject(self, token: Token) -> None:
         """Takes this JWT out of use, and no newer one."""
         self._refused = token

@@ -41,8 +41,9 @@ class TokenPool:
         best, most = None, 0
         for source, share in self._shares.items():
             left = share.available(now)
-            if (best is None or left > most) and source.usable:
+            if (best is None or left > most) and source.usable and not source.doubted:
                 best, most = source, left
+        best = best or next((source for source in self.sources if source.usable), None)
         if best is None:
             return None
         share = self._shares[best]
@@ -86,7 +87,7 @@ class TokenPool:
         return asyncio.get_running_loop().create_task(source.token(patience), name=name)
 
     async def instead_of(self, refused: Token, patience: float) -> Token:
-        """The next token of the one that was refused; another token may be refused for the same reason.
+        """The next token in place of the one that was refused; another one may be refused for the same reason.
 
         :raises TokenError: there is none
         """

@@ -27,7 +27,8 @@ Observe = Callable[[str, str, str, float], None]
 """Told of a token request that has ended: tenant, grant, outcome (ok or the error code), and its seconds."""
 
 DOUBT = 2.0
-"""Seconds for which callers wait for a new token where the upstream refused one that should still live."""
+"""Seconds for which callers wait for a new token where the upstream refused one that should still live, before that is
+used again for want of a newer one: the refusal may have had another cause. Who was refused it waits on."""
 
 
 class Supply(Protocol):
@@ -83,7 +84,7 @@ class TokenSource:
       sees to that among processes). It belongs to the source: a caller who leaves cancels only their own waiting.
     * A token is never given out once it is expired, whatever the token endpoint does.
     * While a token lives, a failed refresh is nobody's concern but the log's: a token that the upstream refused
-      is kept aside, and trusted again if no newer one can be had.
+      is kept aside, and trusted again if no newer one can be had, but not for the request that was refused.
     * With ``org_id``, no token is given out before the API has confirmed once whose it is.
     * After a failure the endpoint is left alone for a while that doubles, for all callers alike.
 
@@ -96,6 +97,7 @@ class TokenSource:
         "_clock",
         "_closed",
         "_cooling_until",
+        "_doubted",
         "_doubted_until",
         "_failure",
         "_flight",
@@ -134,6 +136,7 @@ class TokenSource:
         self._ahead_of_need = True
         self._token: Token | None = None
         self._refused: Token | None = None
+        self._doubted: Token | None = None
         self._doubted_until = math.inf
         self.renewed: Callable[[TokenSource], None] | None = None
         """Called after each token request, well or not."""
@@ -180,24 +183,36 @@ class TokenSource:
         :raises TokenRefused: the token endpoint refuses this client; answered from memory for a while
         :raises TokenUnavailable: none within ``patience``
         """
+        return await self._wait_for(patience)
+
+    async def instead_of(self, refused: Token, patience: float) -> Token:
+        """Another token than one that the upstream refused, after waiting for at most ``patience`` seconds.
+
+        :raises TokenRefused, TokenUnavailable: as ``token`` does, where there is no other
+        """
+        self.reject(refused)
+        return await self._wait_for(patience, refused)
+
+    async def _wait_for(self, patience: float, refused: Token | None = None) -> Token:
         end = self._clock().elapsed + patience
-        while (token := self.current()) is None:
+        while (token := self.current()) is None or token is refused:
             if self._closed:
                 raise self._stopping()
             now = self._clock().elapsed
             failure = self._failure
             if self._flight is None and failure is not None and now < failure.until:
-                if self._trust_again(failure.until):
+                if refused is None and self._trust_again():
                     continue
                 if failure.final or failure.until >= end:
                     raise self._remembered(failure, now)
                 await self._sleep(failure.until - now)
                 continue
             try:
-                await self._join(self._fly(), min(end, self._doubted_until) - now)
+                await self._join(self._fly(), (end if refused else min(end, self._doubted_until)) - now)
             except TokenUnavailable:
-                now = self._clock().elapsed
-                if self.current() is None and not self._trust_again(now + COOL_DOWN) and now >= end:
+                if refused is None and self.current() is None:
+                    self._trust_again()
+                if self.current() in (None, refused) and self._clock().elapsed >= end:
                     raise
         return token
 
@@ -210,22 +225,18 @@ class TokenSource:
         """Begins a token request that nobody waits for, unless one is under way or would come too soon."""
         self._refresh_behind(self._clock())
 
-    async def instead_of(self, refused: Token, patience: float) -> Token:
-        """Another token than one that the upstream refused; the same if that lives and there is no newer one.
-
-        :raises TokenError: there is none within ``patience`` seconds
-        """
-        self.reject(refused)
-        return self.current() or await self.token(patience)
-
     def reject(self, token: Token) -> None:
         """Takes exactly this token out of use because the upstream refused it, and asks for another.
 
-        A newer one stays, so any number of requests refused with the same token cause one refresh.
+        A newer one stays, so any number of requests refused with the same token cause one refresh. So does one that is
+        trusted again for want of a newer one: others are not to wait for each of its refusals.
         """
         if self._token is not token:
             return
         now = self._clock()
+        if token is self._doubted:
+            self._refresh_behind(now)
+            return
         self._token, self._refused = None, token
         self._doubted_until = now.elapsed + DOUBT
         log.debug(
@@ -237,7 +248,7 @@ class TokenSource:
 
     @property
     def cooling_down(self) -> bool:
-        """There is no use in rejecting a token: a brand-new one was refused as well, or none could be had, just now."""
+        """There is no use in rejecting a token: a brand-new one was refused as well, just now."""
         return self._clock().elapsed < self._cooling_until
 
     def cool_down(self) -> None:
@@ -250,20 +261,21 @@ class TokenSource:
             extra={"event": "token.cooling_down", "tenant": self.client.tenant},
         )
 
-    def _trust_again(self, until: float) -> bool:
+    @property
+    def doubted(self) -> bool:
+        """Its token was refused, and is in use for want of a newer one."""
+        return self._doubted is not None
+
+    def _trust_again(self) -> bool:
         """Whether the rejected token is in use again: it lives, and there is no newer one.
 
-        Its refusal may have had another cause, such as the one thing that was asked for. If it was revoked, its
-        callers are told so by the upstream, which is no worse than an answer of our own.
-
-        :param until: on the elapsed clock; so long, further refusals of it are passed on
+        Its refusal may have had another cause, such as the one thing that was asked for.
         """
         token = self._refused
         self._refused, self._doubted_until = None, math.inf
         if token is None or tokens.state(token, self._clock()) is TokenState.EXPIRED:
             return False
-        self._token = token
-        self._cooling_until = max(self._cooling_until, until)
+        self._token = self._doubted = token
         return True
 
     def seconds_left(self, token: Token) -> float:
@@ -289,7 +301,7 @@ class TokenSource:
     def due(self, now: Instant) -> float:
         """Seconds until a refresh is due, 0 if now: by the token's window, or by the pause after a failure."""
         token = self._token
-        wait = 0.0 if token is None else max(0.0, tokens.remaining(token, now) - token.ahead)
+        wait = 0.0 if token is None or token is self._doubted else max(0.0, tokens.remaining(token, now) - token.ahead)
         pause = 0.0 if self._failure is None else max(0.0, self._failure.until - now.elapsed)
         return max(wait, pause)
 
@@ -300,7 +312,7 @@ class TokenSource:
         token = self._token or self._refused
         if token is not None and (left := tokens.remaining(token, self._clock())) > 0:
             return left
-        self._token = self._refused = None
+        self._token = self._refused = self._doubted = None
         self._supply.forget()
         return None
 
@@ -392,7 +404,7 @@ class TokenSource:
     async def _fetch(self) -> Token:
         self.used = False
         try:
-            outcome = await self._supply.next(rejected=self._refused is not None)
+            outcome = await self._supply.next(rejected=(self._refused or self._doubted) is not None)
         except asyncio.CancelledError:
             if not self._closed:
                 raise
@@ -421,7 +433,7 @@ class TokenSource:
     def _take(self, obtained: Obtained) -> Token:
         ahead = tokens.ahead(obtained.lifetime, self._refresh_ahead, jitter=self._jitter())
         token = Token(obtained.access_token, obtained.obtained, obtained.lifetime, ahead)
-        self._failure = self._refused = None
+        self._failure = self._refused = self._doubted = None
         self._doubted_until = math.inf
         self._token = token
         event, found = {"event": "token.new"}, "new token"

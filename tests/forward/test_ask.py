@@ -740,25 +740,40 @@ async def test_expectations_hold_through_a_replay() -> None:
 DOWN = answer(503, body=b"{}")
 
 
-async def test_a_refusal_is_passed_on_where_no_newer_token_can_be_had_and_the_next_request_has_the_old_one() -> None:
-    async with rig() as proxy, proxy.client() as client:
+async def test_a_refusal_is_no_401_where_no_newer_token_can_be_had_and_the_next_request_has_the_old_one() -> None:
+    async with rig(limits={"request_timeout": 1}) as proxy, proxy.client() as client:
         _, _, upstream = await proxy.exchange(client, request())
         proxy.tokens.answers.extend([DOWN] * 10)
         client.send(request("POST", "/api/v2/x", body=b"hi"))
         await upstream.message()
         upstream.send(REFUSED)
         got = await client.message()
-        assert (got.status, got.body) == (401, b"no")
-        assert b"no newer one could be had" in (got.get(b"Proxy-Status") or b"")
+        assert (got.status, json.loads(got.body)["code"]) == (503, "token.unavailable")
+        assert int(got.get(b"Retry-After") or 0) >= 1
         client.send(request())
+        upstream = await proxy.api.accept()
         assert (await upstream.message()).get(b"Authorization") == b"Bearer token-1"
         upstream.send(OK)
         assert (await client.message()).status == 200
         assert proxy.proxy.report().tenants[0].tally.replays == {"no_newer_token": 1}
 
 
-async def test_a_refusal_passed_on_before_the_body_was_there_ends_both_connections() -> None:
+async def test_a_token_endpoint_that_fails_once_after_a_refusal_is_waited_for() -> None:
     async with rig() as proxy, proxy.client() as client:
+        _, _, upstream = await proxy.exchange(client, request())
+        proxy.tokens.answers.append(DOWN)
+        client.send(request("POST", "/api/v2/x", body=b"hi"))
+        await upstream.message()
+        upstream.send(REFUSED)
+        again = await upstream.message()
+        assert (again.get(b"Authorization"), again.body) == (b"Bearer token-3", b"hi")
+        upstream.send(OK)
+        assert (await client.message()).status == 200
+        assert proxy.proxy.report().tenants[0].tally.replays == {"accepted": 1}
+
+
+async def test_a_refusal_before_the_body_was_there_ends_both_connections_where_there_is_no_newer_token() -> None:
+    async with rig(limits={"request_timeout": 1}) as proxy, proxy.client() as client:
         proxy.tokens.answers.extend([proxy.tokens.token(), *[DOWN] * 10])
         client.send(request("POST", "/api/v2/x", "Content-Length: 6"), b"abc")
         upstream = await proxy.api.accept()
@@ -766,7 +781,7 @@ async def test_a_refusal_passed_on_before_the_body_was_there_ends_both_connectio
         assert await upstream.read(3) == b"abc"
         upstream.send(REFUSED)
         got = await client.message()
-        assert (got.status, got.get(b"Connection")) == (401, b"close")
+        assert (got.status, got.get(b"Connection")) == (503, b"close")
         await proxy.upstreams_gone()
 
 

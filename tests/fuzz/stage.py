@@ -59,6 +59,10 @@ class _Tokens:
     async def token(self, patience: float) -> Token:
         return self.current()
 
+    async def instead_of(self, refused: Token, patience: float) -> Token:
+        self.reject(refused)
+        return self.current()
+
     def reject(self, token: Token) -> None:
         self._number += 1
 

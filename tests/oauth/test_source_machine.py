@@ -149,12 +149,12 @@ class SourceMachine(RuleBasedStateMachine):
             self.trusted_again.add(name)
         self.expect(self.latest.usable(now), "an expired token")
 
-    def _note_error(self, error: TokenError, *, waited_enough: bool) -> None:
+    def _note_error(self, error: TokenError, *, waited_enough: bool, refused: str | None = None) -> None:
         self.expect(error.retry_after is None or error.retry_after >= 0, "a wait below nothing")
         if error.error == "timeout":
             self.expect(waited_enough, "a caller with patience is told that it has waited enough")
-        usable = self.latest is not None and self.latest.usable(self.clock.look())
-        self.expect(not usable, "an error while a token lives, rejected or not")
+        usable = self.latest is not None and self.latest.usable(self.clock.look()) and self.latest.name != refused
+        self.expect(not usable, "an error while a token lives, rejected or not, that was not refused to this caller")
 
     def _note_failure(self, first: float, longest: float, retry_after: float = 0.0) -> None:
         self.failures += 1
@@ -168,6 +168,19 @@ class SourceMachine(RuleBasedStateMachine):
         except TokenError as error:
             self._note_error(error, waited_enough=self.clock.look().elapsed - since >= patience - INSTANT)
         else:
+            self._note_given(token, waited_enough=self.clock.look().elapsed - since >= patience - INSTANT)
+        self.expect(self.loop.now - began <= max(0.0, patience) + INSTANT, "a wait beyond the caller's patience")
+
+    async def _call_again(self, name: str, patience: float) -> None:
+        began, since = self.loop.now, self.clock.look().elapsed
+        self.rejected.setdefault(name, since)
+        try:
+            token = await self.source.instead_of(self.seen[name], patience)
+        except TokenError as error:
+            waited_enough = self.clock.look().elapsed - since >= patience - INSTANT
+            self._note_error(error, waited_enough=waited_enough, refused=name)
+        else:
+            self.expect(token.access_token != name, "the same token for who was refused it")
             self._note_given(token, waited_enough=self.clock.look().elapsed - since >= patience - INSTANT)
         self.expect(self.loop.now - began <= max(0.0, patience) + INSTANT, "a wait beyond the caller's patience")
 
@@ -219,12 +232,18 @@ class SourceMachine(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.seen)))
 
         def reject() -> None:
-            if name not in self.rejected or name in self.trusted_again:
-                self.rejected[name] = self.clock.look().elapsed
-                self.trusted_again.discard(name)
+            self.rejected.setdefault(name, self.clock.look().elapsed)
             self.source.reject(self.seen[name])
 
         self._act(reject, then=0.0 if settled else None)
+
+    @rule(data=st.data(), patience=st.sampled_from([0.0, 0.3, 5.0, 15.0, 100.0]), settled=st.booleans())
+    @precondition(lambda self: self.seen)
+    def the_upstream_refuses_a_caller(self, data: st.DataObject, patience: float, settled: bool) -> None:
+        name = data.draw(st.sampled_from(sorted(self.seen)))
+        self.callers.append(self.loop.create_task(self._call_again(name, patience), name="refused caller"))
+        if settled:
+            self._run(0.0)
 
     # --- the keeper and the operator ---
 

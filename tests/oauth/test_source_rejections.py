@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from proxy.core.replay import COOL_DOWN
-from proxy.errors import TokenUnavailable
+from proxy.errors import TokenRefused, TokenUnavailable
 from proxy.oauth.source import DOUBT
 from tests.oauth.fakes import LIFETIME, World, refused, unavailable
 from tests.oauth.virtual_time import in_virtual_time
@@ -96,7 +96,77 @@ async def test_a_rejected_token_that_lives_is_trusted_again_while_the_endpoint_i
     assert source.current() is None
     assert await source.token(PATIENCE) is first
     assert source.current() is first
-    assert source.cooling_down
+    assert not source.cooling_down
+
+
+@in_virtual_time
+async def test_who_was_refused_gets_no_rejected_token_though_others_do() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.otherwise = unavailable
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(TokenUnavailable, match="it is down"):
+        await source.instead_of(first, PATIENCE)
+    assert asyncio.get_running_loop().time() - began <= PATIENCE
+    assert len(world.endpoint.asked) > 3
+    assert await source.token(PATIENCE) is first
+
+
+@in_virtual_time
+async def test_who_was_refused_waits_while_the_endpoint_hangs_though_others_do_not() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.open.clear()
+    waiting = asyncio.get_running_loop().create_task(source.instead_of(first, PATIENCE), name="refused")
+    await asyncio.sleep(0)
+    assert await source.token(PATIENCE) is first
+    await asyncio.sleep(5.0)
+    world.endpoint.open.set()
+    assert (await waiting).access_token == "token-2"
+
+
+@in_virtual_time
+async def test_who_was_refused_is_told_at_once_that_the_client_is_refused() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.otherwise = refused
+    for _ in range(2):
+        with pytest.raises(TokenRefused):
+            await source.instead_of(first, PATIENCE)
+    assert len(world.endpoint.asked) == 2
+    assert await source.token(PATIENCE) is first
+
+
+@in_virtual_time
+async def test_further_refusals_of_a_token_that_is_trusted_again_make_no_other_caller_wait() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.open.clear()
+    source.reject(first)
+    assert await source.token(PATIENCE) is first
+    source.reject(first)
+    assert source.current() is first
+    assert source.doubted
+
+
+@in_virtual_time
+async def test_a_token_that_is_trusted_again_is_due_to_be_replaced_though_nobody_asks() -> None:
+    world = World()
+    source = world.source()
+    first = await source.token(PATIENCE)
+    world.endpoint.script.append(unavailable())
+    source.reject(first)
+    assert await source.token(PATIENCE) is first
+    assert 0 < source.due(world.clock()) < 1.0
+    await asyncio.sleep(1.0)
+    assert source.due(world.clock()) == 0.0
+    await source.refresh()
+    assert not source.doubted
+    assert source.due(world.clock()) > 60.0
 
 
 @in_virtual_time
@@ -132,7 +202,6 @@ async def test_a_token_endpoint_that_hangs_costs_the_callers_of_a_rejected_token
     began = asyncio.get_running_loop().time()
     assert await asyncio.gather(*(source.token(PATIENCE) for _ in range(5))) == [first] * 5
     assert asyncio.get_running_loop().time() - began == pytest.approx(DOUBT)
-    assert source.cooling_down
     world.endpoint.open.set()
     await asyncio.sleep(0.1)
     newer = source.current()
@@ -149,8 +218,8 @@ async def test_a_token_that_is_trusted_again_gives_way_to_a_newer_one_after_the_
     source.reject(first)
     assert await source.token(PATIENCE) is first
     await asyncio.sleep(1.0)
-    assert not source.cooling_down
     source.reject(first)
+    await asyncio.sleep(0.1)
     assert (await source.token(PATIENCE)).access_token == "token-2"
 
 
