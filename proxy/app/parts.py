@@ -11,6 +11,7 @@ from functools import lru_cache
 from proxy.core import access
 from proxy.core.grants import Client, Code
 from proxy.core.organization import Told
+from proxy.errors import ConfigurationError
 from proxy.forward.tenant import Bounds, Timing
 from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
@@ -111,6 +112,13 @@ async def open_store(settings: Settings, clock: Clock = system_clock) -> TokenSt
 
     :raises ConfigurationError: it can't be used
     """
+    try:
+        return await _open_store(settings, clock)
+    except ConfigurationError as error:
+        raise ConfigurationError([f"{settings.file}: {problem}" for problem in error.problems]) from None
+
+
+async def _open_store(settings: Settings, clock: Clock) -> TokenStore:
     place, keys = settings.store, settings.encryption_keys
     if place.url is not None:
         return await redis_store(place.url, keys)

@@ -45,7 +45,7 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
     for finding in failed:
         click.echo(f"{finding.tenant}: {finding.problem}")
     if trouble is not None:
-        click.echo(f"store.url: {trouble}")
+        click.echo(f"{settings.file}: store.url: {trouble}")
     if failed:
         click.echo(f"{len(failed)} of {_tenants(len(findings))} failed")
     if failed or trouble is not None:

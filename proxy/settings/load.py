@@ -109,6 +109,7 @@ class _Reader:
             log=main.log,
             tenants=MappingProxyType(tenants),
             sources=MappingProxyType(self.place.sources),
+            file=self.path,
             secret_files=tuple(self.place.secrets),
             included=tuple(beside(self.path.absolute(), pattern) for pattern in main.include),
         )

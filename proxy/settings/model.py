@@ -485,6 +485,8 @@ class Settings:
     sources: Mapping[Path, Stamp] = field(compare=False)
     """Every file that was read, absolute, as it was before: the configuration, what it includes, secrets and
     certificates."""
+    file: Path = field(compare=False)
+    """The configuration, as it was named; messages begin with it."""
     secret_files: tuple[Path, ...]
     """Every file that a secret stands in, absolute."""
     included: tuple[str, ...] = ()

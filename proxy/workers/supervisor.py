@@ -305,11 +305,11 @@ def unshareable(settings: Settings) -> list[str]:
     """Why several processes can't serve these settings: a refresh token is good for one of them."""
     if settings.store.kind != "memory":
         return []
-    return [
-        f'tenants.{name}.grant: with --workers, refresh_token needs a store that is shared, such as "sqlite:tokens.db"'
-        for name, tenant in settings.tenants.items()
-        if tenant.grant == "refresh_token"
-    ]
+    refreshing = [name for name, tenant in settings.tenants.items() if tenant.grant == "refresh_token"]
+    if not refreshing:
+        return []
+    reason = f"with --workers, tenant {refreshing[0]} (refresh_token) needs it"
+    return [f'{settings.file}: store.url: expected "sqlite:FILE" or a Redis server: {reason} (got "memory:")']
 
 
 def sockets_of(host: str, port: int, numbers: range) -> dict[int, list[socket.socket]]:

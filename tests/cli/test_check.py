@@ -62,7 +62,7 @@ async def test_a_store_that_does_not_answer_is_told_and_it_exits_1(config: Path)
     ended = await run("check", "--config", config)
     assert ended.code == 1
     assert [cells[-1] for cells in lines_of(ended.stdout).values()].count("ok") == 2
-    assert "store.url: The Redis server can't be reached (ConnectionError).\n" in ended.stdout
+    assert f"{config}: store.url: The Redis server can't be reached (ConnectionError).\n" in ended.stdout
 
 
 async def test_only_the_named_tenants_are_asked(sandbox: Sandbox, config: Path) -> None:

@@ -131,6 +131,24 @@ async def test_each_problem_of_the_configuration_is_a_line_and_exits_2(tmp_path:
     assert len(lines) == 4
 
 
+@pytest.mark.parametrize("command", [("run",), ("run", "--workers", "2"), ("check",)], ids=" ".join)
+async def test_a_store_that_cannot_be_opened_is_told_with_file_and_key_and_exits_2(
+    config: Path, command: tuple[str, ...]
+) -> None:
+    change(config, "[listen]", '[store]\nurl = "sqlite:proxy.toml/deep/tokens.db"\n[listen]')
+    ended = await run(*command, "--config", config)
+    problem = f"{config}/deep/tokens.db can't be opened ({config} is a file, not a folder)"
+    assert (ended.code, ended.stderr) == (2, f"{config}: store.url: {problem}\n")
+
+
+async def test_workers_without_a_store_in_common_refresh_nothing_and_exit_2(config: Path) -> None:
+    change(config, "[listen]", '[store]\nurl = "memory:"\n[listen]')
+    change(config, "[tenants.globex]", 'grant = "refresh_token"\n[tenants.globex]')
+    ended = await run("run", "--config", config, "--workers", "2")
+    problem = 'expected "sqlite:FILE" or a Redis server: with --workers, tenant acme (refresh_token) needs it'
+    assert (ended.code, ended.stderr) == (2, f'{config}: store.url: {problem} (got "memory:")\n')
+
+
 async def test_a_missing_file_exits_2(tmp_path: Path) -> None:
     ended = await run("run", "--config", tmp_path / "none.toml")
     assert ended.code == 2

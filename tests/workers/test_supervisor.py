@@ -198,7 +198,7 @@ async def test_refresh_tokens_need_a_store_that_the_workers_share(tmp_path: Path
     program = supervisor(tmp_path, [sys.executable, "-c", ""])
     acme = replace(program.settings.tenants["acme"], grant="refresh_token")
     program.settings = replace(program.settings, tenants={"acme": acme}, store=StorePlace("memory"))
-    with pytest.raises(ConfigurationError, match=r"tenants\.acme\.grant: .*store"):
+    with pytest.raises(ConfigurationError, match=r"store\.url: expected .* tenant acme"):
         await program.start()
     program.settings = replace(program.settings, store=StorePlace("sqlite", tmp_path / "tokens.db"))
     with pytest.raises(WorkerGone):

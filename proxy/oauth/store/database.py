@@ -66,7 +66,7 @@ def open_database(path: Path) -> sqlite3.Connection:
         raise _refused(path, error) from None
     except OSError as error:
         kind = StoreNotWritable if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else ConfigurationError
-        raise kind([f"store.url: {path} can't be opened ({error.strerror})"]) from None
+        raise kind([f"store.url: {path} can't be opened ({_reason(path, error)})"]) from None
 
 
 @contextlib.contextmanager
@@ -135,6 +135,14 @@ def _set_up(database: sqlite3.Connection) -> None:
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {SHAPE}")
         database.execute(_TABLE)
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """Why there is no such file, and none can be made."""
+    for folder in path.parents:
+        if folder.is_file():
+            return f"{folder} is a file, not a folder"
+    return str(error.strerror)
 
 
 def _pragma(database: sqlite3.Connection, name: str) -> int:
