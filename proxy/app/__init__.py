@@ -1,7 +1,7 @@
 """The program: the only place that knows every part; builds them from the settings, joins, starts and drains them."""
 
 from proxy.app.lines import Answer, Lines, Supervision, Wish
-from proxy.app.parts import client_of, log_in, open_store, organization_api, token_endpoint, token_source
+from proxy.app.parts import client_of, log_in, open_store, token_endpoint, token_source, told
 from proxy.app.proxy import Prepared, Proxy
 from proxy.oauth.clock import system_clock
 
@@ -15,8 +15,8 @@ __all__ = [
     "client_of",
     "log_in",
     "open_store",
-    "organization_api",
     "system_clock",
     "token_endpoint",
     "token_source",
+    "told",
 ]

@@ -24,7 +24,7 @@ from proxy.oauth.clock import Clock, system_clock
 from proxy.oauth.endpoint import TokenEndpoint
 from proxy.oauth.line import Asked, Line, Obtained
 from proxy.oauth.store import TokenStore
-from proxy.settings import Settings, TenantSettings
+from proxy.settings import Settings
 from proxy.tls import client_context
 
 log = logging.getLogger(__name__)
@@ -273,15 +273,15 @@ class Lines:
             if tenant.grant != "refresh_token":
                 continue
             for client in parts.clients_of(tenant):
-                shared = lines[client.key] = self._lines.get(client.key) or self._new(client, tenant)
+                shared = lines[client.key] = self._lines.get(client.key) or self._new(client)
                 shared.line.client = client
         gone = [shared for key, shared in self._lines.items() if key not in lines]
         self._retired = [shared for shared in (*self._retired, *gone) if shared.busy]
         self._lines = lines
 
-    def _new(self, client: Client, tenant: TenantSettings) -> _Shared:
+    def _new(self, client: Client) -> _Shared:
         asked: list[Request] = []
-        supply = parts.supply(self._store, self._endpoint, client, tenant, self._clock)
+        supply = parts.supply(self._store, self._endpoint, client, self._clock)
         return _Shared(supply(lambda *request: asked.append(request)), asked)
 
     async def grant(self, wish: Wish) -> Answer:

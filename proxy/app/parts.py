@@ -55,6 +55,7 @@ def client_of(tenant: TenantSettings, member: int = 0) -> Client:
     return Client(
         tenant=tenant.name,
         org_id=tenant.org_id,
+        api_url=str(tenant.api_url),
         token_url=f"{tenant.login_url}/oauth/token",
         client_id=tenant.client_id,
         client_secret=tenant.client_secret,
@@ -82,11 +83,9 @@ def token_source(
     return TokenSource(lambda asked: Line(client, endpoint, store, asked=asked, clock=clock), clock=clock)
 
 
-def supply(
-    store: TokenStore, endpoint: TokenEndpoint, client: Client, tenant: TenantSettings, clock: Clock
-) -> Callable[[Asked], Line]:
+def supply(store: TokenStore, endpoint: TokenEndpoint, client: Client, clock: Clock) -> Callable[[Asked], Line]:
     """Makes the line of one of a tenant's tokens, whose ``org_id`` is confirmed."""
-    confirmation = organization_api(endpoint, tenant)
+    confirmation = OrganizationApi(endpoint)
     return lambda asked: Line(client, endpoint, store, confirmation=confirmation, asked=asked, clock=clock)
 
 
@@ -94,12 +93,15 @@ async def log_in(
     store: TokenStore, endpoint: TokenEndpoint, tenant: TenantSettings, code: Code, clock: Clock = system_clock
 ) -> Told:
     """Redeems a code for a tenant, and keeps the refresh token; whose it is, as far as the API tells."""
-    return await Registrar(store, endpoint, organization_api(endpoint, tenant), clock).register(client_of(tenant), code)
+    return await Registrar(store, endpoint, OrganizationApi(endpoint), clock).register(client_of(tenant), code)
 
 
-def organization_api(endpoint: TokenEndpoint, tenant: TenantSettings) -> OrganizationApi:
-    """What tells the organization of a tenant's tokens."""
-    return OrganizationApi(endpoint, tenant.name, str(tenant.api_url))
+async def told(endpoint: TokenEndpoint, tenant: TenantSettings, access_token: str) -> Told:
+    """What the API says of a tenant's token.
+
+    :raises TokenError: it says nothing
+    """
+    return await OrganizationApi(endpoint).told(client_of(tenant), access_token)
 
 
 def at_start_only(settings: Settings) -> tuple[object, ...]:

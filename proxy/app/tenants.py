@@ -159,7 +159,7 @@ class Tenants:
             for client in clients[tenant.name]:
                 source = sources.get(client.key)
                 if source is None:
-                    source = sources[client.key] = self._sources.get(client.key) or self._source(client, tenant)
+                    source = sources[client.key] = self._sources.get(client.key) or self._source(client)
                     source.take_over(client, [tallies[tenant.name]], tenant.refresh_ahead)
                 else:
                     source.tallies.append(tallies[tenant.name])  # tenants of one client share its token
@@ -205,9 +205,9 @@ class Tenants:
 
         return [(key.key.reveal(), caller(key)) for key in keys]
 
-    def _source(self, client: Client, tenant: TenantSettings) -> TokenSource:
+    def _source(self, client: Client) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
-        supply = parts.supply(self._store, self._endpoint, client, tenant, self._clock)
+        supply = parts.supply(self._store, self._endpoint, client, self._clock)
         if self._supervision is not None and client.grant == "refresh_token":
             remote = partial(RemoteLine, client, self._supervision, supply)
             return TokenSource(remote, clock=self._clock, observe=observe)

@@ -100,7 +100,7 @@ class _Probe:
         try:
             token = await source.refresh()  # the store's, or one attempt
             found = replace(found, lifetime=source.seconds_left(token))
-            told = await app.organization_api(self._endpoint, tenant).told(token.access_token)
+            told = await app.told(self._endpoint, tenant, token.access_token)
             found = replace(found, clock=_ahead(told.server_time))
         except TokenError as error:
             return _failed(found, tenant, error)

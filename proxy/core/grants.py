@@ -41,6 +41,8 @@ class Client:
     """It makes a token another one only where refresh tokens are kept under it; otherwise it is for messages."""
     org_id: str | None = field(default=None, kw_only=True)
     """The organization that the token must belong to."""
+    api_url: str = field(default="", kw_only=True)
+    """Of the API that tells whose the token is, and has no part in what it is."""
     token_url: str
     client_id: str
     client_secret: Secret | None = None

@@ -28,7 +28,7 @@ class Endpoint(Protocol):
 class Api(Protocol):
     """What tells whose a token is."""
 
-    async def told(self, access_token: str) -> Told: ...
+    async def told(self, client: Client, access_token: str) -> Told: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Registrar:
                 final=True,
             )
         try:
-            told = await self.api.told(answer.access_token)
+            told = await self.api.told(client, answer.access_token)
         except TokenError:
             told = Told()
         reason = None if client.org_id is None or told.id is None else organization.mismatch(client.org_id, told)

@@ -14,11 +14,9 @@ from proxy.oauth.endpoint import NoReply, Reply, TokenEndpoint
 
 @dataclass(frozen=True, slots=True)
 class OrganizationApi:
-    """One tenant's API, asked for the organization of its tokens."""
+    """The API of a tenant, asked for the organization of its tokens."""
 
     endpoint: TokenEndpoint
-    tenant: str
-    api_url: str
 
     async def confirm(self, client: Client, access_token: str) -> None:
         """Returns where the token is of the client's ``org_id``.
@@ -27,11 +25,11 @@ class OrganizationApi:
         :raises TokenRefused: it is another organization's, or this client can't be told
         """
         assert client.org_id is not None, "nothing to compare with"
-        reason = organization.mismatch(client.org_id, await self.told(access_token))
+        reason = organization.mismatch(client.org_id, await self.told(client, access_token))
         if reason is not None:
-            raise TokenRefused(f"Tenant {self.tenant}: {reason}", error="wrong_organization")
+            raise TokenRefused(f"Tenant {client.tenant}: {reason}", error="wrong_organization")
 
-    async def told(self, access_token: str) -> Told:
+    async def told(self, client: Client, access_token: str) -> Told:
         """What the API says of a token; nothing, where it tells this client nothing.
 
         :raises TokenUnavailable: it can't be told for now
@@ -39,17 +37,17 @@ class OrganizationApi:
         """
         statuses = []
         for path in organization.RESOURCES:
-            reply = await self._get(path, access_token)
-            found = organization.read(self.tenant, reply.status, reply.headers, reply.body, time.time())
+            reply = await self._get(client, path, access_token)
+            found = organization.read(client.tenant, reply.status, reply.headers, reply.body, time.time())
             if found is not None:
                 return found
             statuses.append(reply.status)
-        return organization.closed(self.tenant, self.api_url, statuses)
+        return organization.closed(client.tenant, client.api_url, statuses)
 
-    async def _get(self, path: str, access_token: str) -> Reply:
+    async def _get(self, client: Client, path: str, access_token: str) -> Reply:
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}
         try:
-            return await self.endpoint.send("GET", f"{self.api_url}{path}", headers)
+            return await self.endpoint.send("GET", f"{client.api_url}{path}", headers)
         except NoReply as none:
             message = f"the API gave no answer ({none}); check region, api_url and network."
-            raise TokenUnavailable(f"Tenant {self.tenant}: {message}", error=organization.UNCONFIRMED) from None
+            raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error=organization.UNCONFIRMED) from None

@@ -288,8 +288,8 @@ def test_an_assertion_says_who_speaks_for_whom_to_whom_and_until_when() -> None:
 # --- the key ---
 
 
-def test_every_field_of_a_client_is_in_the_key_but_the_tenants_name() -> None:
-    assert CHANGES.keys() == {field.name for field in fields(Client) if field.init} - {"tenant"}
+def test_every_field_of_a_client_is_in_the_key_but_the_tenants_name_and_api() -> None:
+    assert CHANGES.keys() == {field.name for field in fields(Client) if field.init} - {"tenant", "api_url"}
 
 
 @pytest.mark.parametrize(
@@ -315,9 +315,15 @@ def test_two_clients_that_differ_in_one_field_have_two_keys(one: Client, other: 
     assert (changed.key == one.key) == (changed == one)
 
 
-def test_the_tenants_name_and_the_order_of_parameters_and_fields_make_no_other_token() -> None:
+def test_the_tenants_name_its_api_and_the_order_of_parameters_and_fields_make_no_other_token() -> None:
     one = replace(CLIENT, parameters={"a": "1", "b": "2"}, headers={"c": "3", "d": "4"})
-    other = replace(CLIENT, tenant="emca", parameters={"b": "2", "a": "1"}, headers={"d": "4", "c": "3"})
+    other = replace(
+        CLIENT,
+        tenant="emca",
+        api_url="https://api.example",
+        parameters={"b": "2", "a": "1"},
+        headers={"d": "4", "c": "3"},
+    )
     assert one.key == other.key
 
 

@@ -87,6 +87,18 @@ async def test_a_reload_forgives_a_client_whose_secret_was_mended(first: Tenant)
     assert (await first.get()).status == 200
 
 
+async def test_a_reload_has_the_organization_told_by_the_api_that_it_names(first: Tenant) -> None:
+    stage = first.stage
+    right = f'[tenants.first]\norg_id = "{first.org.id}"'
+    wrong = f'{right}\napi_url = "{stage.sandbox.base_url}/nowhere"'
+    change(stage.proxy, lambda text: text.replace("[tenants.first]", wrong))
+    assert (await stage.admin("POST", "/reload")).status == 200
+    assert b"check api_url" in (await first.get()).body
+    change(stage.proxy, lambda text: text.replace(wrong, right))
+    assert (await stage.admin("POST", "/reload")).status == 200
+    assert (await first.get()).status == 200
+
+
 async def by_hand(tenant: Tenant) -> Answer:
     return await tenant.stage.admin("POST", f"/tenants/{tenant.name}/refresh")
 

@@ -105,9 +105,8 @@ class World:
 
     def worker(self, tenant: str = "acme") -> RemoteLine:
         """One worker's end of a tenant's line."""
-        section = self.settings.tenants[tenant]
-        [client] = parts.clients_of(section)
-        alone = parts.supply(self.store, self.endpoint, client, section, self.clock)
+        [client] = parts.clients_of(self.settings.tenants[tenant])
+        alone = parts.supply(self.store, self.endpoint, client, self.clock)
         return RemoteLine(client, self, alone, lambda grant, outcome, _: self.asked.append((grant, outcome)))
 
     async def wish(self, wish: Wish) -> Answer | None:
