@@ -31,6 +31,9 @@ from proxy.wire.upstream import Upstream
 MOST_BY_HAND = 10
 """Refreshes of a tenant by hand in a minute, so that whoever reaches the admin port can't flood its login."""
 
+MOST_FORGIVEN = 10
+"""Reloads in a minute that forgive the failures of tenants that they don't change: so that it can't either."""
+
 TURN = 250
 """Tenants, some 3 ms of work, after which requests have their turn."""
 
@@ -40,6 +43,13 @@ async def _in_turns(tenants: Iterable[TenantSettings]) -> AsyncIterator[TenantSe
         yield tenant
         if number % TURN == 0:
             await asyncio.sleep(0)
+
+
+def _way_to_logins(settings: Settings) -> tuple[object, ...]:
+    """What may keep the tokens of all tenants from coming."""
+    upstream = settings.upstream
+    ca = None if upstream.ca_file is None else settings.sources.get(upstream.ca_file)
+    return upstream, ca, settings.limits.connect_timeout
 
 
 class Tenants:
@@ -74,6 +84,8 @@ class Tenants:
         self._replaced: list[Upstream] = []
         self._guests: dict[str, Guests] = {}
         self._by_hand: dict[str, Allowance] = {}
+        self._forgiving = Allowance(MOST_FORGIVEN, 60.0)
+        self._settings: Settings | None = None
 
     # --- what is asked of them ---
 
@@ -142,7 +154,8 @@ class Tenants:
     # --- from one configuration to the next ---
 
     async def rules(self, settings: Settings, clients: Mapping[str, Sequence[Client]]) -> Rules:
-        """What requests are judged and routed by from now on; what is unchanged is carried over.
+        """What requests are judged and routed by from now on; what is unchanged is carried over, but for failures:
+        what caused them may be mended.
 
         Requests have their turn between every few tenants, still by the rules of before: ``close_replaced`` comes
         once they count no longer.
@@ -154,6 +167,7 @@ class Tenants:
         warm: dict[TokenSource, bool] = {}
         members: dict[str, list[TokenSource]] = {}
         urls: set[BaseUrl] = set()
+        before = self._tenants_to_compare(settings)
         async for tenant in _in_turns(settings.tenants.values()):
             own = members[tenant.name] = []
             for client in clients[tenant.name]:
@@ -165,6 +179,8 @@ class Tenants:
                     source.tallies.append(tallies[tenant.name])  # tenants of one client share its token
                 own.append(source)
                 warm[source] = tenant.keep_warm or warm.get(source, False)
+                if before is None or before.get(tenant.name) != tenant:
+                    source.forgive()
             urls.update((tenant.api_url, tenant.login_url, tenant.webmessaging_url, tenant.cdn_url))
         gone = [source for key, source in self._sources.items() if key not in sources]
         self._retired = [source for source in (*self._retired, *gone) if source.busy]
@@ -192,6 +208,13 @@ class Tenants:
             tenant_header=settings.routing.tenant_header.lower().encode("ascii"),
             bounds=parts.bounds(settings.limits),
         )
+
+    def _tenants_to_compare(self, settings: Settings) -> Mapping[str, TenantSettings] | None:
+        """Those of before, of whom only the changed are forgiven; None where all are."""
+        before, self._settings = self._settings, settings
+        if before is None or _way_to_logins(before) != _way_to_logins(settings):
+            return None
+        return before.tenants if self._forgiving.take(self._clock().elapsed) else None
 
     def _keys(self, settings: Settings) -> list[tuple[str, access.Caller]]:
         keys = settings.access.caller_keys

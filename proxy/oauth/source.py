@@ -144,14 +144,13 @@ class TokenSource:
         """Somebody was given a token since the last refresh began; see ``keep_warm``."""
 
     def take_over(self, client: Client, tallies: list[Tally], refresh_ahead: float) -> None:
-        """Serves what the configuration says from now on, and forgets failures: what caused them may be mended.
+        """Serves what the configuration says from now on.
 
         :param client: of the same key, whose tenant may be called otherwise
         :param tallies: of the tenants that share this token
         :param refresh_ahead: seconds before expiry, of tokens from the next on
         """
         self._supply.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
-        self.forgive()
 
     @property
     def client(self) -> Client:

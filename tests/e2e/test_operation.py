@@ -6,12 +6,16 @@ import asyncio
 import hashlib
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
+from math import ceil
+from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
+from tests.support.certificates import ca_file
 from tests.support.proxies import RunningProxy
 from tests.support.stages import CONTACTS, ECHO, Answer, Stage, Tenant, make_orgs, open_stage, tenant_toml, until
 
@@ -84,6 +88,49 @@ async def test_a_reload_forgives_a_client_whose_secret_was_mended(first: Tenant)
     first.fault("token_invalid_client", count=1)
     assert (await first.get()).status == 502
     assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    assert (await first.get()).status == 200
+
+
+async def test_reloads_forgive_what_they_do_not_change_ten_times_a_minute_at_most(first: Tenant) -> None:
+    """Whoever reaches the admin port could have every tenant's login asked as often as it reloads."""
+    first.fault("token_invalid_client")
+    began = time.monotonic()
+    for _ in range(25):
+        assert (await first.stage.admin("POST", "/reload")).status == 200
+        assert (await first.get()).status == 502
+    more = ceil((time.monotonic() - began) / 6)
+    assert 10 <= first.token_requests["invalid_client"] <= 10 + more
+
+
+async def test_a_reload_forgives_at_once_the_tenant_that_it_changes(first: Tenant) -> None:
+    first.fault("token_invalid_client")
+    for _ in range(15):
+        await first.stage.admin("POST", "/reload")
+    assert (await first.get()).status == 502
+    first.stage.sandbox.faults.clear()
+    assert (await first.get()).status == 502, "from memory"
+    change(first.stage.proxy, lambda text: text.replace("[tenants.first]", "[tenants.first]\nrefresh_ahead = 61"))
+    assert (await first.stage.admin("POST", "/reload")).status == 200
+    assert (await first.get()).status == 200
+    assert first.token_requests == {"invalid_client": 1, "ok": 1}
+
+
+@pytest.mark.parametrize("key", ["connect_timeout", "ca_file"])
+async def test_a_reload_forgives_all_at_once_where_it_changes_the_way_to_their_logins(
+    first: Tenant, key: str, tmp_path: Path
+) -> None:
+    ca, proxy = ca_file(tmp_path), first.stage.proxy
+    change(proxy, lambda text: f'{text}\n[limits]\nconnect_timeout = 5\n[upstream]\nca_file = "{ca}"\n')
+    first.fault("token_invalid_client")
+    for _ in range(15):
+        await first.stage.admin("POST", "/reload")
+    assert (await first.get()).status == 502
+    first.stage.sandbox.faults.clear()
+    if key == "ca_file":
+        ca.write_bytes(ca.read_bytes() * 2)
+    else:
+        change(proxy, lambda text: text.replace("connect_timeout = 5", "connect_timeout = 4"))
+    assert (await first.stage.admin("POST", "/reload")).status == 200
     assert (await first.get()).status == 200
 
 
