@@ -97,8 +97,12 @@ class Client:
 
     @property
     def repeatable(self) -> bool:
-        """A request whose answer is lost can be made again: it uses nothing up."""
-        return self.grant == "client_credentials"
+        """A request whose answer is lost can be made again: it uses nothing up.
+
+        What is signed here is signed anew for each; an assertion of somebody else's, a server may take once
+        (RFC 7522 3, RFC 7523 3).
+        """
+        return self.grant == "client_credentials" or (self.grant == "jwt_bearer" and self.assertion is None)
 
     @property
     def line(self) -> str:

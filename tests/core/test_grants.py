@@ -88,6 +88,30 @@ clients = st.builds(
 )
 
 
+@pytest.mark.parametrize("assertion", [None, Secret("of-somebody-else"), AssertionFile("/run/assertion")])
+@pytest.mark.parametrize(
+    ("grant", "signed_here"),
+    [
+        ("client_credentials", True),
+        ("jwt_bearer", True),
+        ("saml2_bearer", False),
+        ("refresh_token", False),
+        ("authorization_code", False),
+    ],
+)
+def test_a_request_that_shows_what_may_be_good_for_one_use_is_not_repeatable(
+    grant: str, assertion: Secret | AssertionFile | None, *, signed_here: bool
+) -> None:
+    client = replace(CLIENT, grant=grant, assertion=assertion, subject="agent", signing_key=KEY)
+    assert client.repeatable == (signed_here and (assertion is None or grant == "client_credentials"))
+
+
+def test_a_fallback_is_as_repeatable_as_its_own_grant() -> None:
+    client = replace(CLIENT, grant="refresh_token", fallback_grant="jwt_bearer", subject="agent", signing_key=KEY)
+    assert client.fallback is not None
+    assert (client.repeatable, client.fallback.repeatable) == (False, True)
+
+
 # --- the request ---
 
 

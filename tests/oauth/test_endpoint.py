@@ -20,6 +20,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 import trustme
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from proxy.core.answers import LONGEST_ANSWER, TokenAnswer
 from proxy.core.grants import Client
@@ -28,9 +29,12 @@ from proxy.errors import TokenError, TokenRefused, TokenUnavailable
 from proxy.oauth.endpoint import REQUEST_TIMEOUT, TokenEndpoint
 from proxy.tls import client_context
 from tests.oauth.fakes import SECRET
+from tests.oauth.test_assertions import signing
 from tests.oauth.token_server import GOOD, TokenServer, client, raw_server
 
 CONNECT_TIMEOUT = 5.0
+
+EC = ec.generate_private_key(ec.SECP256R1())
 
 BASIC = "Basic " + base64.b64encode(f"acme-id:{SECRET}".encode()).decode()
 
@@ -122,13 +126,29 @@ async def test_one_connection_serves_one_request_after_the_other() -> None:
     assert len({request.port for request in server.received}) == 1
 
 
-async def test_what_can_be_used_once_goes_out_on_a_connection_of_its_own() -> None:
+async def test_what_is_signed_anew_each_time_shares_a_connection() -> None:
+    server = TokenServer()
+    async with server.serving(), endpoint() as asking:
+        for _ in range(3):
+            await asking.ask(
+                replace(client(server.url), grant="jwt_bearer", subject="agent", signing_key=signing(EC, "ES256"))
+            )
+    shown = [dict(parse_qsl(request.body.decode()))["assertion"] for request in server.received]
+    assert len(set(shown)) == 3
+    assert len({request.port for request in server.received}) == 1
+
+
+@pytest.mark.parametrize(
+    ("grant", "shown"), [("refresh_token", None), ("saml2_bearer", "assertion"), ("jwt_bearer", "assertion")]
+)
+async def test_what_can_be_used_once_goes_out_on_a_connection_of_its_own(grant: str, shown: str | None) -> None:
     server = TokenServer()
     async with server.serving(), endpoint() as asking:
         one = client(server.url)
         await asking.ask(one)  # leaves a connection that could be used
         for _ in range(2):
-            await asking.ask(replace(one, grant="refresh_token"), Secret("refresh-token"))
+            assertion = None if shown is None else Secret(shown)
+            await asking.ask(replace(one, grant=grant, assertion=assertion), Secret("refresh-token"))
         await asking.ask(one)
     ports = [request.port for request in server.received]
     assert len(set(ports)) == 3

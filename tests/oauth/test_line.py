@@ -234,6 +234,18 @@ async def test_a_request_that_is_cancelled_gives_its_lease_up() -> None:
     assert world.counted == [("client_credentials", "cancelled"), ("client_credentials", "ok")]
 
 
+@pytest.mark.parametrize(("assertion", "ended"), [(None, 0.5), (Secret("of-somebody-else"), 1.0)])
+@in_virtual_time
+async def test_an_assertion_that_is_not_signed_here_is_waited_for(assertion: Secret | None, ended: float) -> None:
+    world = World("jwt_bearer")
+    world.client = replace(world.client, assertion=assertion)
+    asking = begin(world.line())
+    await asyncio.sleep(0.5)
+    await cancel(asking)
+    assert world.clock.loop.now == ended
+    assert (world.record().lease, world.record().access is None) == (None, assertion is None)
+
+
 @in_virtual_time
 async def test_a_lease_is_given_up_though_it_is_being_renewed() -> None:
     world = World("client_credentials")
