@@ -4,6 +4,7 @@ from proxy.app.lines import Answer, Lines, Supervision, Wish
 from proxy.app.parts import client_of, log_in, open_store, token_endpoint, token_source, told
 from proxy.app.proxy import Prepared, Proxy
 from proxy.oauth.clock import system_clock
+from proxy.oauth.source import TokenSource
 
 __all__ = [
     "Answer",
@@ -11,6 +12,7 @@ __all__ = [
     "Prepared",
     "Proxy",
     "Supervision",
+    "TokenSource",
     "Wish",
     "client_of",
     "log_in",

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from proxy import app
 from proxy.core import organization
-from proxy.errors import StoreError, TokenError
+from proxy.core.tokens import passed
+from proxy.errors import StoreError, TokenError, TokenRefused
 
 if TYPE_CHECKING:
+    from proxy.core.organization import Told
     from proxy.settings import Settings, TenantSettings
 
 AT_ONCE = 8
@@ -98,14 +100,12 @@ class _Probe:
             return replace(found, problem=_NOT_KEPT)
         source = app.token_source(self._store, self._endpoint, tenant)
         try:
-            token = await source.refresh()  # the store's, or one attempt
-            found = replace(found, lifetime=source.seconds_left(token))
-            told = await app.told(self._endpoint, tenant, token.access_token)
-            found = replace(found, clock=_ahead(told.server_time))
+            told = await self._told(tenant, source)
         except TokenError as error:
-            return _failed(found, tenant, error)
+            return _failed(_with_token(found, source), tenant, error)
         finally:
             await source.close()
+        found = replace(_with_token(found, source), clock=_ahead(told.server_time))
         wrong = None if tenant.org_id is None else organization.mismatch(tenant.org_id, told)
         return replace(
             found,
@@ -113,6 +113,27 @@ class _Probe:
             organization=told.name or told.id,
             scope=told.scope,
         )
+
+    async def _told(self, tenant: TenantSettings, source: app.TokenSource) -> Told:
+        """What the API says of the store's token, or of a new one where there is none, or where that has just ended.
+
+        :raises TokenError: there is none, or the API says nothing of it
+        """
+        since = app.system_clock()
+        token = await source.refresh()  # the store's, or one attempt
+        try:
+            return await app.told(self._endpoint, tenant, token.access_token)
+        except TokenRefused as error:
+            if error.error != organization.REJECTED or passed(token.obtained, since) <= 0:
+                raise  # one that was issued just now
+        source.reject(token)
+        token = await source.renew(since)
+        return await app.told(self._endpoint, tenant, token.access_token)
+
+
+def _with_token(found: Finding, source: app.TokenSource) -> Finding:
+    token = source.token_now()
+    return found if token is None else replace(found, lifetime=source.seconds_left(token))
 
 
 def _failed(found: Finding, tenant: TenantSettings, error: TokenError) -> Finding:

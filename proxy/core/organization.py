@@ -17,6 +17,9 @@ RESOURCES = ("/api/v2/tokens/me", "/api/v2/organizations/me")
 UNCONFIRMED = "unconfirmed"
 """The error of a token whose organization the API does not tell."""
 
+REJECTED = "token_rejected"
+"""The error of a token that the API does not take: it has expired, was revoked, or is of another region."""
+
 
 @dataclass(frozen=True, slots=True)
 class Told:
@@ -55,7 +58,8 @@ def read(tenant: str, status: int, headers: Mapping[str, str], body: bytes, now:
             f"the API refuses the token that login has just issued ({what}); api_url and login_url must be of the "
             "same region."
         )
-    elif 300 <= status < 400:
+        raise TokenRefused(f"Tenant {tenant}: {message}", error=REJECTED, server_time=server_time)
+    if 300 <= status < 400:
         message = f"the API redirects ({what}), and a token never follows; check region and api_url."
     else:
         message = f"the API answers {what} where it should tell the token's organization."

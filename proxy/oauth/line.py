@@ -20,6 +20,7 @@ from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
 from proxy.core.jwts import expiry
 from proxy.core.lineage import Access, Lease, Record, Setback
+from proxy.core.organization import REJECTED
 from proxy.core.secret import Secret
 from proxy.core.tokens import Instant
 from proxy.core.turn import Adopt, Ask, GiveUp, Refuse, Wait
@@ -147,7 +148,8 @@ class Line:
                 outcome = await self._attempt(rejected=rejected)
                 if isinstance(outcome, Obtained):
                     self.begun = True
-                    return await self._confirmed(outcome)
+                    outcome = await self._confirmed(outcome)
+                    rejected = rejected or outcome is None
                 if outcome is not None:
                     return outcome
                 self.begun = False
@@ -209,15 +211,19 @@ class Line:
                 return step
         return None
 
-    async def _confirmed(self, token: Obtained) -> Obtained | Refuse:
-        """The token, once the API has said that it is of the right organization; asked once for a line."""
+    async def _confirmed(self, token: Obtained) -> Obtained | Refuse | None:
+        """The token, once the API has said that it is of the right organization; asked once for a line. None where it
+        does not take one that was in the store, and has ended since.
+        """
         client = self.client
         if self._confirmation is None or client.org_id is None or self._organization == client.org_id:
             return token
         try:
             await self._confirmation.confirm(client, token.access_token)
         except TokenError as error:
-            if error.error != "unconfirmed" or isinstance(error, TokenUnavailable):
+            if error.error == REJECTED and token.stored:
+                return None
+            if error.error != REJECTED:
                 self._access = None  # the next attempt begins with this token: another would tell no more
             self._unconfirmed += 1
             final = isinstance(error, TokenRefused)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from proxy.cli.orgs import tenants_toml
-from proxy.sandbox import ACME, DEFAULT_ORGS, GLOBEX, Sandbox
+from proxy.sandbox import ACME, DEFAULT_ORGS, GLOBEX, Sandbox, SandboxOptions
 from tests.cli.conftest import PORTS
 from tests.cli.files import change
 from tests.cli.program import run, start
@@ -115,6 +115,66 @@ async def test_what_goes_wrong_is_told_in_one_plain_sentence(
     ended = await run("check", "acme", "--config", config)
     assert ended.code == 1
     assert f"acme: {diagnosis}" in ended.stdout
+
+
+@contextlib.asynccontextmanager
+async def with_stored_tokens(folder: Path, lifetime: float) -> AsyncIterator[tuple[Sandbox, list[float], Path]]:
+    """A sandbox whose clock is ahead by the sum of the list, and a configuration whose store has a token of acme."""
+    ahead: list[float] = []
+    options = SandboxOptions(token_lifetime=lifetime)
+    async with Sandbox(options, clock=lambda: time.time() + sum(ahead)) as sandbox:
+        file = folder / "proxy.toml"
+        store = f'[store]\nurl = "sqlite:{folder}/tokens.db"\n'
+        file.write_text(PORTS + store + tenants_toml(sandbox.base_url, DEFAULT_ORGS), "utf-8")
+        ended = await run("check", "acme", "--config", file)
+        assert ended.code == 0, ended.stdout
+        assert sandbox.ledger.tokens_issued() == 1
+        yield sandbox, ahead, file
+
+
+async def test_a_token_of_the_store_that_ends_while_it_is_asked_about_is_no_failure(tmp_path: Path) -> None:
+    async with with_stored_tokens(tmp_path, lifetime=25) as (sandbox, ahead, file):
+        ahead.append(25)
+        ended = await run("check", "acme", "--config", file)
+        assert ended.code == 0, ended.stdout
+        assert lines_of(ended.stdout)["acme"][-1] == "ok"
+        assert sandbox.ledger.tokens_issued() == 2
+
+
+async def test_a_token_of_the_store_that_was_revoked_is_no_failure(tmp_path: Path) -> None:
+    async with with_stored_tokens(tmp_path, lifetime=86_400) as (sandbox, _, file):
+        sandbox.faults.set("api_revoked", count=1)
+        ended = await run("check", "acme", "--config", file)
+        assert ended.code == 0, ended.stdout
+        assert lines_of(ended.stdout)["acme"][1:3] == ["24", "h"]
+        assert sandbox.ledger.tokens_issued() == 2
+        assert (await run("check", "acme", "--config", file)).code == 0
+        assert sandbox.ledger.tokens_issued() == 2, "the new one is stored"
+
+
+async def test_why_there_is_no_other_token_than_one_that_has_ended_is_told(tmp_path: Path) -> None:
+    async with with_stored_tokens(tmp_path, lifetime=86_400) as (sandbox, _, file):
+        sandbox.faults.set("api_revoked", count=1)
+        sandbox.faults.set("token_invalid_client")
+        ended = await run("check", "acme", "--config", file)
+        assert ended.code == 1
+        assert "\nacme: the token endpoint does not know this client (invalid_client)." in ended.stdout
+        assert lines_of(ended.stdout)["acme"][1] == "-"
+
+
+async def test_a_new_token_that_the_api_refuses_as_well_is_told_as_one(tmp_path: Path) -> None:
+    async with with_stored_tokens(tmp_path, lifetime=86_400) as (sandbox, _, file):
+        sandbox.faults.set("api_unauthorized")
+        ended = await run("check", "acme", "--config", file)
+        assert ended.code == 1
+        assert "\nacme: the API refuses the token that login has just issued (401 " in ended.stdout
+        assert sandbox.ledger.tokens_issued() == 2
+
+
+async def test_no_other_token_is_asked_for_where_a_new_one_is_refused(sandbox: Sandbox, config: Path) -> None:
+    sandbox.faults.set("api_unauthorized")
+    assert (await run("check", "acme", "--config", config)).code == 1
+    assert sandbox.ledger.tokens_issued() == 1
 
 
 async def test_a_resource_that_is_closed_to_the_client_is_no_failure(sandbox: Sandbox, config: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from proxy.core.organization import Told, closed, mismatch, read
+from proxy.core.organization import REJECTED, UNCONFIRMED, Told, closed, mismatch, read
 from proxy.errors import TokenRefused, TokenUnavailable
 
 NOW = 1_700_000_000.0
@@ -43,11 +43,13 @@ def test_where_neither_exists_it_is_not() -> None:
         closed("acme", "https://api", [404, 404])
 
 
-@pytest.mark.parametrize("status", [401, 301, 302, 307])
-def test_a_token_that_is_not_taken_is_refused(status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, REJECTED), (301, UNCONFIRMED), (302, UNCONFIRMED), (307, UNCONFIRMED)]
+)
+def test_a_token_that_is_not_taken_is_refused(status: int, error: str) -> None:
     with pytest.raises(TokenRefused) as caught:
         told(status, {"code": "bad.credentials"})
-    assert (caught.value.error, caught.value.server_time) == ("unconfirmed", NOW)
+    assert (caught.value.error, caught.value.server_time) == (error, NOW)
 
 
 @pytest.mark.parametrize("status", [400, 408, 418, 429, 500, 503])

@@ -60,7 +60,8 @@ def source(world: fakes.World, api: Api, org_id: str | None = "org-1") -> TokenS
 
 
 WRONG = TokenRefused("Tenant acme: of another org.", error="wrong_organization")
-REFUSED = TokenRefused("Tenant acme: not taken.", error="unconfirmed")
+REFUSED = TokenRefused("Tenant acme: not taken.", error="token_rejected")
+ELSEWHERE = TokenRefused("Tenant acme: no such API.", error="unconfirmed")
 LATER = TokenUnavailable("Tenant acme: can't be told.", error="unconfirmed")
 
 
@@ -96,16 +97,17 @@ async def test_a_token_is_in_nobodys_hands_while_it_is_not_confirmed() -> None:
     assert len(world.endpoint.asked) == len(api.asked) == 1
 
 
+@pytest.mark.parametrize("says", [WRONG, ELSEWHERE])
 @in_virtual_time
-async def test_a_token_of_another_organization_is_never_used() -> None:
-    world, api = fakes.World(), Api(*[WRONG] * 100)
+async def test_a_token_of_another_organization_or_of_none_is_never_used(says: TokenRefused) -> None:
+    world, api = fakes.World(), Api(*[says] * 100)
     asking = source(world, api)
     for _ in range(60):
-        with pytest.raises(TokenRefused, match="of another org"):
+        with pytest.raises(TokenRefused, match=r"of another org|no such API"):
             await asking.token(5)
         assert asking.current() is None
         await asyncio.sleep(10)
-    assert set(api.asked) == {"token-1"}, "no second one is asked for: it would be of the same org"
+    assert set(api.asked) == {"token-1"}, "no second one is asked for: the API would say the same of it"
     assert len(api.asked) < 20, "told from memory in between"
 
 
@@ -117,6 +119,27 @@ async def test_a_token_that_the_api_refuses_is_replaced() -> None:
         await asking.token(5)
     await asyncio.sleep(10)
     assert (await asking.token(15)).access_token == "token-2"
+
+
+@in_virtual_time
+async def test_a_token_of_the_store_that_has_ended_before_it_was_confirmed_is_replaced_at_once() -> None:
+    world, api = fakes.World(), Api(LATER, REFUSED)
+    with pytest.raises(TokenUnavailable):
+        await source(world, api).token(0.1)
+    assert (await source(world, api).token(15)).access_token == "token-2"
+    assert api.asked == ["token-1", "token-1", "token-2"]
+
+
+@in_virtual_time
+async def test_a_new_token_that_the_api_refuses_as_well_is_the_last_for_a_while() -> None:
+    world, api = fakes.World(), Api(LATER, *[REFUSED] * 9)
+    with pytest.raises(TokenUnavailable):
+        await source(world, api).token(0.1)
+    asking = source(world, api)
+    for _ in range(5):
+        with pytest.raises(TokenRefused, match="not taken"):
+            await asking.token(5)
+    assert api.asked == ["token-1", "token-1", "token-2"]
 
 
 @in_virtual_time
