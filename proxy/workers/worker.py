@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from proxy import __version__
@@ -47,7 +47,9 @@ async def work(
     greeting, content = await channel.receive()
     if greeting["version"] != __version__:
         raise VersionChanged(f"restart the program: it runs {greeting['version']}, and {__version__} is installed")
-    places = {place: [socket.socket(fileno=number) for number in numbers] for place, numbers in greeting["places"]}
+    descriptors = {number for _, numbers in greeting["places"] for number in numbers}
+    sockets = {number: socket.socket(fileno=number) for number in descriptors}  # some stand in every place
+    places = {place: [sockets[number] for number in numbers] for place, numbers in greeting["places"]}
     upward = Upward(channel)
     proxy = Proxy(unpack_settings(content), journal=journal, supervision=upward)
     await proxy.start(places[greeting["number"]])
@@ -135,6 +137,8 @@ class Worker:
         log.info(
             "process %d ends once its requests in flight are answered", os.getpid(), extra={"event": "worker.stopping"}
         )
+        # A place's socket is open while any worker has it. Whoever is last to close it must accept what waits there.
+        await self._accept_at(self._places)
         await self._proxy.drain()
         with contextlib.suppress(OSError):
             await self._report("farewell")
@@ -168,8 +172,8 @@ class Worker:
         match words["wish"]:
             case "end":
                 self._end.set()
-            case "accept":
-                await self._proxy.accept_on([sock for place in words["places"] for sock in self._places[place]])
+            case "accept" if not self._draining:
+                await self._accept_at(words["places"])
             case "guests":
                 self._proxy.take_guests(unpack(GuestNews, news) for news in words["news"])
             case "beat":
@@ -187,6 +191,9 @@ class Worker:
                 self._answer(words["key"], {})
             case "abandon":
                 self._prepared = None
+
+    async def _accept_at(self, places: Iterable[int]) -> None:
+        await self._proxy.accept_on(list(dict.fromkeys(sock for place in places for sock in self._places[place])))
 
     def _answer(self, key: object, answer: Words) -> None:
         self._channel.tell({"to": key, "answer": answer})

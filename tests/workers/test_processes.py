@@ -228,6 +228,23 @@ async def test_the_end_waits_for_requests_in_flight_in_every_worker() -> None:
 
 
 @pytest.mark.asyncio(loop_scope="function")
+async def test_the_last_worker_answers_what_still_waits_at_the_sockets_of_others() -> None:
+    async with two_workers() as workers:
+        first, last = await workers.pids()
+        assert {await workers.ask("acme") for _ in range(8)} == {200}
+        os.kill(last, signal.SIGSTOP)
+        try:
+            workers.proxy.signal(signal.SIGTERM)
+            await gone(first)
+            queued = [asyncio.create_task(workers.ask("acme"), name="queued") for _ in range(12)]  # noqa: TID251
+            await asyncio.sleep(0.2)  # they have connected: the sockets are open as long as the last worker has them
+        finally:
+            os.kill(last, signal.SIGCONT)
+        assert await asyncio.gather(*queued) == [200] * 12
+        assert await workers.proxy.ended() == 0
+
+
+@pytest.mark.asyncio(loop_scope="function")
 async def test_a_second_signal_ends_the_workers_at_once_too() -> None:
     async with two_workers(ends_with=143) as workers:
         pids = await workers.pids()
