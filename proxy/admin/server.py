@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -56,6 +56,10 @@ class Control(Protocol):
 
         One reload at a time is its own affair: SIGHUP asks as well.
         """
+
+    @property
+    def needs_restart(self) -> Sequence[str]:
+        """The sections of the configuration that have changed and count from the next start on."""
 
     async def refresh(self, name: str) -> TenantReport:
         """Gets the tenant a new token, ends in the time it sets itself, and survives a cancelled caller.
@@ -202,7 +206,7 @@ class AdminServer:
         problems = await self._control.reload()
         if problems:
             raise ConfigurationError(problems)
-        return json_answer({"reloaded": True})
+        return json_answer({"reloaded": True, "needs_restart": list(self._control.needs_restart)})
 
     async def _refresh(self, name: str) -> web.Response:
         try:

@@ -8,6 +8,7 @@ another meaning. Durations and ages are seconds, times are Unix times, null mean
     ready                whether /readyz answers 200
     draining             true while the old connections end
     listening            [URL]
+    needs_restart        sections of the configuration that have changed and count from the next start on
     connections          client, upstream
     refused              {status code: count} of answers to requests that belong to no tenant
     callers              [{name, requests, under_way, websockets}], of those who show a key, by its name
@@ -60,6 +61,7 @@ def status(report: ProxyReport) -> Iterator[bytes]:
         "ready": ready(report),
         "draining": report.draining,
         "listening": list(report.listening),
+        "needs_restart": list(report.needs_restart),
         "connections": {"client": report.client_connections, "upstream": report.upstream_connections},
         "refused": _by_code(report.refused),
         "callers": [

@@ -104,11 +104,6 @@ async def told(endpoint: TokenEndpoint, tenant: TenantSettings, access_token: st
     return await OrganizationApi(endpoint).told(client_of(tenant), access_token)
 
 
-def at_start_only(settings: Settings) -> tuple[object, ...]:
-    """What a reload does not take up."""
-    return settings.listen, settings.admin, settings.store, settings.encryption_keys
-
-
 async def open_store(settings: Settings, clock: Clock = system_clock) -> TokenStore:
     """The store that the settings name; the caller closes it.
 

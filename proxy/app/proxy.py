@@ -103,8 +103,6 @@ class Proxy:
             self._journal(settings),
             self._tracing,
         )
-        # What [listen] says counts until the end; only the content of its files may change.
-        self._listen_settings = settings.listen
         tls = parts.server_tls(settings.listen)
         self._tls = None if tls is None else renewed(tls)
         self._listener = Listener(
@@ -134,7 +132,7 @@ class Proxy:
         await self._take(await asyncio.to_thread(self._bind))
 
     def _bind(self) -> list[socket.socket]:
-        listen = self._listen_settings
+        listen = self.settings.listen
         if listen.unix_socket is not None:
             self._unix = UnixSocket.open(listen.unix_socket, listen.unix_socket_mode)
         unix = [] if self._unix is None else [self._unix.sock]
@@ -142,7 +140,7 @@ class Proxy:
 
     async def _take(self, sockets: Sequence[socket.socket]) -> None:
         await self.accept_on(sockets)
-        self._listening = self._listen_settings.urls(port_of(sockets))
+        self._listening = self.settings.listen.urls(port_of(sockets))
 
     async def accept_on(self, sockets: Sequence[socket.socket]) -> None:
         """Accepts connections on these sockets and on no others."""
@@ -200,6 +198,7 @@ class Proxy:
             refused=dict(self._forwarder.refused),
             callers=self._tenants.callers,
             tenants=self._tenants.reports(now),
+            needs_restart=self.needs_restart,
         )
 
     async def survey(self) -> ProxyReport:
@@ -239,6 +238,11 @@ class Proxy:
             return ["This proxy was not started from a configuration file."]
         return await self._reloads.reload()
 
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """The sections of the configuration that have changed and count from the next start on."""
+        return () if self._reloads is None else self._reloads.needs_restart
+
     async def _take_up(self, settings: Settings) -> None:
         await self.adopt(await asyncio.to_thread(self.prepare, settings))
 
@@ -247,19 +251,17 @@ class Proxy:
 
         :raises OSError: a file of these settings can't be used
         """
-        upstream_tls, tls = client_context(settings.upstream.ca_file), parts.server_tls(self._listen_settings)
+        upstream_tls, tls = client_context(settings.upstream.ca_file), parts.server_tls(settings.listen)
         return Prepared(settings, upstream_tls, tls, parts.clients(settings))
 
     async def adopt(self, prepared: Prepared) -> None:
-        """Takes up prepared settings; requests that begin afterwards follow them."""
+        """Takes up prepared settings; requests that begin afterwards follow them.
+
+        What counts from the start on is as it was: ``settings.beginning``.
+        """
         settings = prepared.settings
         if self._tls is not None and prepared.tls is not None:
             self._tls.current = prepared.tls
-        if parts.at_start_only(settings) != parts.at_start_only(self.settings):
-            log.warning(
-                "listen, admin and store take effect at the next start",
-                extra={"event": "configuration.needs_restart"},
-            )
         self.settings = settings
         parts.renew(self._endpoint, settings, prepared.upstream_tls)
         if self._admin is not None:

@@ -104,6 +104,8 @@ class Outlook:
         rates = [rate for tenant in self.tenants if (rate := self.rate(tenant)) is not None]
         if rates:
             parts.append(f"{sum(rates):,.1f} a second")
+        if changed := self.document.get("needs_restart"):
+            parts.append(f"to be restarted for changes of {', '.join(changed)}")
         return ", ".join(parts)
 
     def rate(self, tenant: Tenant) -> float | None:

@@ -290,3 +290,5 @@ class ProxyReport:
     """By the name of their keys; empty for keys that have none."""
     workers: tuple[WorkerReport, ...] = ()
     """None where one process does everything."""
+    needs_restart: tuple[str, ...] = ()
+    """Sections of the configuration that have changed and count from the next start on."""

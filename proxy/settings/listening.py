@@ -12,7 +12,12 @@ OTHERS = 0o007
 
 def misfits(listen: ListenSettings, access: AccessSettings) -> list[tuple[str, str]]:
     """What is wrong with ``[listen]``, as keys and messages."""
-    found = _tls(listen)
+    return _tls(listen) + unguarded(listen, access)
+
+
+def unguarded(listen: ListenSettings, access: AccessSettings) -> list[tuple[str, str]]:
+    """Where anybody would be let in, as keys and messages."""
+    found = []
     known = bool(access.caller_keys) or access.open
     if listen.tcp and not (is_loopback(listen.host) or listen.client_ca or known):
         message = (

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from proxy.errors import ConfigurationError
+from proxy.settings.beginning import as_begun, needs_restart
 from proxy.settings.load import matching
 from proxy.settings.model import Settings
 from proxy.settings.values import Stamp, stamp
@@ -30,6 +31,7 @@ class Reloads:
     :param reread: reads the files again
     :param take_up: has settings followed; nothing is changed where it raises ConfigurationError or OSError
     :ivar lock: held by whoever takes something up
+    :ivar needs_restart: the sections of the files that say something else than what counts until a restart
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Reloads:
         take_up: Callable[[Settings], Awaitable[None]],
     ) -> None:
         self.lock = asyncio.Lock()
+        self.needs_restart: tuple[str, ...] = ()
         self._settings = settings
         self._reread = reread
         self._take_up = take_up
@@ -86,13 +89,21 @@ class Reloads:
         try:
             settings = await asyncio.to_thread(self._reread)
             self._tried.update(settings.sources)
-            await self._take_up(settings)
+            begun = self._settings()
+            await self._take_up(as_begun(settings, begun))
         except ConfigurationError as error:
             self._tried.update(error.sources)
             return _refused(error.problems)
         except OSError as error:
             return _refused([str(error)])
         self._tried = {}
+        self.needs_restart = needs_restart(settings, begun)
+        if self.needs_restart:
+            log.warning(
+                "changed in the configuration, and in force from the next start on: %s",
+                ", ".join(self.needs_restart),
+                extra={"event": "configuration.needs_restart"},
+            )
         return []
 
 

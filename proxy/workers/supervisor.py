@@ -247,6 +247,7 @@ class Supervisor:
             tenants=(),
             callers={},
             workers=tuple(slot.report() for slot in self._slots.values()),
+            needs_restart=self.needs_restart,
         )
         # Those who ended since are among the departed.
         reports = [worker.report for worker in self._processes if worker.report is not None]
@@ -279,6 +280,11 @@ class Supervisor:
         :return: the problems if it can't be used; then everything stays as it was
         """
         return await self._reloads.reload()
+
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """The sections of the configuration that have changed and count from the next start on."""
+        return self._reloads.needs_restart
 
     async def _take_up(self, settings: Settings) -> None:
         if problems := unshareable(settings) or await self._prepare(settings):

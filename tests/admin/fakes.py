@@ -89,6 +89,7 @@ def report(*tenants: TenantReport) -> ProxyReport:
         tenants=tenants,
         callers={"web": CallerTally(requests={200: 5, 503: 1}, at_once=2)},
         workers=(WorkerReport(1, 4711, 1), WorkerReport(2, None, 3)),
+        needs_restart=("store",),
     )
 
 
@@ -98,6 +99,7 @@ class FakeControl:
     def __init__(self) -> None:
         self.shown = report(tenant())
         self.problems: list[str] = []
+        self.needs_restart: tuple[str, ...] = ()
         self.failure: Exception | None = None
         self.refresh_failure: Exception | None = None
         self.reports = 0

@@ -217,8 +217,17 @@ async def test_another_method_is_405_and_says_which_is_allowed(
 
 async def test_reload_reloads(control: FakeControl, client: aiohttp.ClientSession) -> None:
     async with client.post("/reload") as response:
-        assert (response.status, await response.json()) == (200, {"reloaded": True})
+        assert (response.status, await response.json()) == (200, {"reloaded": True, "needs_restart": []})
     assert control.reloads == 1
+
+
+async def test_a_reload_says_what_counts_from_the_next_start_on(
+    control: FakeControl, client: aiohttp.ClientSession
+) -> None:
+    control.needs_restart = ("listen", "store")
+    async with client.post("/reload") as response:
+        answer = await response.json()
+    assert (response.status, answer) == (200, {"reloaded": True, "needs_restart": ["listen", "store"]})
 
 
 async def test_a_reload_with_problems_is_409_and_names_each(

@@ -21,6 +21,7 @@ def test_the_document_tells_everything_under_stable_names() -> None:
         "proxy": {"version": "1.2.3", "started_at": 1_800_000_000.0},
         "ready": True,
         "draining": False,
+        "needs_restart": ["store"],
         "listening": ["http://127.0.0.1:8080"],
         "connections": {"client": 3, "upstream": 2},
         "refused": {"403": 4},

@@ -141,6 +141,13 @@ def test_a_rate_is_told_from_the_second_look_on() -> None:
     assert "a second" not in restarted.summary
 
 
+def test_what_a_reload_could_not_change_is_told() -> None:
+    seen = outlook(entry("acme"))
+    assert "restart" not in seen.summary
+    changed = Outlook({**seen.document, "needs_restart": ["admin", "store"]}, 0.0)
+    assert changed.summary.endswith(", to be restarted for changes of admin, store")
+
+
 def test_trouble_comes_and_goes_as_lines() -> None:
     well, ill = outlook(entry("acme"), entry("globex")), outlook(entry("acme"), dead("globex"))
     assert list(ill.news(well)) == ["globex: check the region. Next attempt in 12 s."]

@@ -212,6 +212,17 @@ async def test_a_reload_takes_up_the_hosts_that_the_admin_port_answers(first: Te
     assert (await stage.admin("GET", "/healthz", fields)).status == 200
 
 
+async def test_a_reload_names_what_counts_from_the_next_start_on(first: Tenant) -> None:
+    proxy = first.stage.proxy
+    assert (await first.get()).status == 200
+    change(proxy, lambda text: f'[store]\nurl = "sqlite:another.db"\nencryption_keys = ["{"k" * 32}"]\n{text}')
+    answer = await first.stage.admin("POST", "/reload")
+    assert (answer.status, answer.json) == (200, {"reloaded": True, "needs_restart": ["store"]})
+    assert (await first.stage.admin("GET", "/status.json")).json["needs_restart"] == ["store"]
+    assert (await first.get()).status == 200
+    assert not (proxy.configuration.parent / "another.db").exists()
+
+
 async def test_sigterm_waits_for_no_token_request_that_can_be_made_again(first: Tenant) -> None:
     first.fault("token_latency", 60, count=1)
     stage = first.stage

@@ -251,6 +251,60 @@ async def test_at_the_end_nothing_is_taken_up_any_more(
     assert (program.told, program.secret, caplog.messages) == (0, "first", [])
 
 
+# --- what counts from the start to the end ---
+
+
+PUBLIC = '[listen]\nhost = "0.0.0.0"\n[access]\ncaller_keys = ["a-key-of-sixteen-or-more"]\n'
+
+
+@pytest.mark.parametrize(
+    ("sections", "named"),
+    [
+        ("[listen]\nport = 1\n", ("listen",)),
+        ("[admin]\nport = 1\n", ("admin",)),
+        ('[store]\nurl = "memory:"\n', ("store",)),
+        (f'[store]\nencryption_keys = ["{"k" * 32}"]\n', ("store",)),
+        ('[store]\nurl = "memory:"\n[admin]\nport = 1\n[listen]\nport = 2\n', ("listen", "admin", "store")),
+        ("[limits]\nidle_timeout = 1\n", ()),
+    ],
+)
+async def test_what_takes_a_restart_is_named_until_it_is_as_it_was(
+    folder: Folder, sections: str, named: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    program = Program(folder, TENANT)
+    begun = program.settings
+    for _ in range(2):
+        folder.write("proxy.toml", sections + TENANT)
+        assert await program.reloads.reload() == []
+        assert program.reloads.needs_restart == named
+    kept = ("listen", "admin", "store", "encryption_keys")
+    assert all(getattr(program.settings, name) == getattr(begun, name) for name in kept)
+    if named:
+        told = f"changed in the configuration, and in force from the next start on: {', '.join(named)}"
+        assert caplog.messages == [told, told]
+    folder.write("proxy.toml", TENANT)
+    assert await program.reloads.reload() == []
+    assert program.reloads.needs_restart == ()
+
+
+async def test_what_was_refused_needs_no_restart(folder: Folder) -> None:
+    program = Program(folder, TENANT)
+    program.fails = OSError("no such CA")
+    folder.write("proxy.toml", f"[admin]\nport = 1\n{TENANT}")
+    assert await program.reloads.reload() == ["no such CA"]
+    assert program.reloads.needs_restart == ()
+
+
+async def test_nobody_is_let_in_where_the_program_listens_until_its_restart(folder: Folder) -> None:
+    program = Program(folder, PUBLIC + TENANT)
+    folder.write("proxy.toml", TENANT)  # fit for a start: on loopback, for everybody
+    (problem,) = await program.reloads.reload()
+    where = f"{folder.main}: listen.host: until a restart it is as it was: expected a loopback address"
+    assert problem.startswith(where)
+    assert problem.endswith('(got "0.0.0.0")')
+    assert program.settings.access.caller_keys
+
+
 class Late(UserDict[str, str]):
     """An environment that rewrites the configuration when it is asked for a secret."""
 
