@@ -31,10 +31,10 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
     from proxy.cli.loop import run_loop
     from proxy.cli.options import tenants_named
     from proxy.cli.probe import look_at
-    from proxy.settings import idle_patterns, load
+    from proxy.settings import exposed, idle_patterns, load
 
     settings = load(config)
-    for warning in (*check_files(settings, check_permissions), *idle_patterns(settings)):
+    for warning in (*check_files(settings, check_permissions), *idle_patterns(settings), *exposed(settings)):
         click.echo(f"warning: {warning}", err=True)
     wanted = tenants_named(settings, tenant)
     console = Console()

@@ -39,7 +39,7 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
     from proxy.cli.loop import run_loop
     from proxy.cli.serve import one_process, serve, several
     from proxy.process import keep_private, raise_open_files
-    from proxy.settings import idle_patterns, load
+    from proxy.settings import exposed, idle_patterns, load
 
     keep_private()
     raise_open_files()
@@ -52,6 +52,8 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
         logging.getLogger(__name__).warning("%s", file, extra={"event": "configuration.readable"})
     for pattern in idle_patterns(settings):
         logging.getLogger(__name__).warning("%s", pattern, extra={"event": "configuration.idle_pattern"})
+    for port in exposed(settings):
+        logging.getLogger(__name__).warning("%s", port, extra={"event": "configuration.exposed"})
     try:
         run_loop(serve(settings, program))
     finally:

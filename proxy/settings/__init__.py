@@ -1,6 +1,7 @@
 """The configuration: ``load`` reads and checks a file, all of it at once, and gives frozen ``Settings``."""
 
 from proxy.settings.callers import CallerKeySettings
+from proxy.settings.listening import exposed
 from proxy.settings.load import idle_patterns, load, matching
 from proxy.settings.model import (
     AccessSettings,
@@ -27,6 +28,7 @@ __all__ = [
     "Settings",
     "TenantSettings",
     "UpstreamSettings",
+    "exposed",
     "idle_patterns",
     "load",
     "matching",

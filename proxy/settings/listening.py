@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from proxy.core.urls import is_loopback
-from proxy.settings.model import AccessSettings, ListenSettings
+from proxy.settings.model import AccessSettings, ListenSettings, Settings
 from proxy.settings.problems import quoted
 
 OTHERS = 0o007
@@ -27,6 +27,18 @@ def unguarded(listen: ListenSettings, access: AccessSettings) -> list[tuple[str,
         )
         found.append(("host", message))
     return found + _unix(listen, known=known)
+
+
+def exposed(settings: Settings) -> list[str]:
+    """What is to be warned of: others than this machine reach the admin port, and nobody says that they may."""
+    host = settings.admin.host
+    if is_loopback(host) or settings.access.open:
+        return []
+    warning = (
+        f"whoever reaches {host} sees every tenant's state, has tokens refreshed and the configuration reloaded, "
+        "without a password; let in probes and Prometheus alone"
+    )
+    return [f"{settings.file}: admin.host: {warning}"]
 
 
 def _tls(listen: ListenSettings) -> list[tuple[str, str]]:

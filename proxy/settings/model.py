@@ -117,7 +117,11 @@ class ListenSettings(Section):
 class AdminSettings(Section):
     """Health, readiness, metrics and the status page; never on the port that clients use."""
 
-    host: Host = Field(default="127.0.0.1", description="Address of the admin port.")
+    host: Host = Field(
+        default="127.0.0.1",
+        description="Address of the admin port. It has no password: whoever reaches it sees every tenant's state, has "
+        "tokens refreshed and the configuration reloaded. Beyond loopback, let in probes and Prometheus alone.",
+    )
     port: Port = Field(default=8081, description="Admin port; 0 takes any free one and prints it.")
 
 
@@ -142,7 +146,8 @@ class AccessSettings(Section):
     open: Flag = Field(
         default=False,
         description="true: anybody who reaches the port acts as the tenants. Say so if the network in front "
-        "is trusted, e.g. inside a pod; needed to listen beyond loopback without caller_keys.",
+        "is trusted, e.g. inside a pod; needed to listen beyond loopback without caller_keys. With it, admin.host "
+        "elsewhere is not warned of.",
     )
 
 

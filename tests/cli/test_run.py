@@ -282,6 +282,13 @@ async def test_a_file_with_a_secret_that_others_can_read_is_warned_of(secretive:
 
 
 @pytest.mark.parametrize("command", ["run", "check"])
+async def test_an_admin_port_that_others_reach_is_warned_of(config: Path, command: str) -> None:
+    change(config, "[admin]", '[admin]\nhost = "0.0.0.0"')
+    async with await start(command, "--config", config) as program:
+        await program.said(r"proxy\.toml: admin\.host: whoever reaches 0\.0\.0\.0 sees ", on="stderr")
+
+
+@pytest.mark.parametrize("command", ["run", "check"])
 async def test_in_strict_mode_it_ends_the_program(secretive: Path, command: str) -> None:
     ended = await run(command, "--config", secretive, "--check-permissions", "strict")
     assert ended.code == 2

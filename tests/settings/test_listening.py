@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from proxy.settings import exposed
 from tests.settings.folder import TENANT, Folder
 
 OPEN = "[access]\nopen = true\n"
@@ -148,3 +149,20 @@ def test_the_context_of_a_test_pair_is_one_that_openssl_takes(pair: Folder) -> N
     """Or the problems above would tell nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(Path(pair.path, "cert.pem"), Path(pair.path, "key.pem"))
+
+
+# --- the admin port ---
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "admin.example.com"])
+def test_an_admin_port_that_others_reach_is_warned_of_unless_the_network_is_trusted(folder: Folder, host: str) -> None:
+    text = f'[admin]\nhost = "{host}"\n{TENANT}'
+    (warning,) = exposed(folder.load(text))
+    assert warning.startswith(f"{folder.main}: admin.host: whoever reaches {host} sees ")
+    assert exposed(folder.load(f"{OPEN}{text}")) == []
+    assert exposed(folder.load(f"{KEYS}{text}")) == [warning]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_an_admin_port_of_this_machine_is_not(folder: Folder, host: str) -> None:
+    assert exposed(folder.load(f'[admin]\nhost = "{host}"\n{TENANT}')) == []
