@@ -60,9 +60,14 @@ class Login:
         except ValueError:
             said = {}
         state = said.get("state", "")
+        if not state:
+            raise LoginFailed("expected the whole address that the login page ends at, with code= and state= in it")
         # Compared first, and in constant time: whoever does not know it can't even end the login.
         if not hmac.compare_digest(state.encode(), self.state.reveal().encode()):
-            raise LoginFailed("this answer belongs to no login that is under way; begin anew, and use its own URL")
+            raise LoginFailed(
+                "this answer belongs to no login that is under way, or is cut off; take the whole address that this "
+                "login's own page ends at"
+            )
         if "error" in said:
             raise LoginFailed(_refusal(said["error"]), final=True)
         if not said.get("code"):

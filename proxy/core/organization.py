@@ -89,7 +89,8 @@ def mismatch(expected: str, told: Told) -> str | None:
     if told.id is None:
         return "the API does not tell this client its organization (403), so that org_id can't be compared."
     found = told.id if told.name is None else f"{told.id} ({told.name})"
-    return f"the token belongs to organization {found}, and org_id says {expected}; is it another org's client?"
+    advice = "use that org's own client and login, or correct org_id."
+    return f"the token belongs to organization {found}, and org_id says {expected}; {advice}"
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

@@ -80,11 +80,21 @@ def test_the_answer_has_the_code(prefix: str) -> None:
     assert LOGIN.code(url) == Code(Secret("c/ö+1"), REDIRECT_URI, VERIFIER)
 
 
-@pytest.mark.parametrize("state", ["", "state-2", "state-1x", "STATE-1", "ö"])
+@pytest.mark.parametrize("state", ["state-2", "state-1x", "STATE-1", "ö", "s", "state-"])
 @pytest.mark.parametrize("said", [{"code": "c"}, {"error": "access_denied"}, {}])
 def test_whoever_does_not_know_the_state_neither_logs_in_nor_ends_the_login(said: dict[str, str], state: str) -> None:
     with pytest.raises(LoginFailed, match="belongs to no login") as caught:
         LOGIN.code(answer(state=state, **said))
+    assert not caught.value.final
+
+
+@pytest.mark.parametrize(
+    "pasted",
+    ["", "c", "what?", REDIRECT_URI, f"{REDIRECT_URI}?", f"{REDIRECT_URI}?code=c", f"{REDIRECT_URI}?code=c&state="],
+)
+def test_what_is_not_the_whole_address_is_told_so_and_ends_nothing(pasted: str) -> None:
+    with pytest.raises(LoginFailed, match=r"the whole address .* with code= and state= in it") as caught:
+        LOGIN.code(pasted)
     assert not caught.value.final
 
 
