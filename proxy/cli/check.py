@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
     for warning in (*check_files(settings, check_permissions), *idle_patterns(settings), *exposed(settings)):
         click.echo(f"warning: {warning}", err=True)
     wanted = tenants_named(settings, tenant)
+    # What it warns of is among the findings, and of its next attempt, which is none here.
+    logging.getLogger("proxy.oauth.source").setLevel(logging.ERROR)
     console = Console()
     with console.status(f"Asking for {_tenants(len(wanted))}"):
         findings, trouble = run_loop(look_at(settings, wanted))

@@ -88,6 +88,7 @@ async def test_a_wrong_secret_is_diagnosed_and_the_others_are_still_checked(conf
     assert "\nacme: the token endpoint knows this client and refuses its client_secret (inv" in ended.stdout
     assert ended.stdout.endswith("\n1 of 2 tenants failed\n")
     assert "not-the-secret" not in ended.stdout + ended.stderr
+    assert ended.stderr == "", "each failure is told once"
 
 
 async def test_another_orgs_client_is_diagnosed(config: Path) -> None:
