@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from proxy.core.lineage import digest
 from proxy.core.routing import TENANT_NAME
 from proxy.core.secret import Secret
 from proxy.errors import ConfigurationError
@@ -89,6 +90,7 @@ class _Reader:
         self.check_callers(main.access, tables)
         self.check_default_tenant(main.routing.default_tenant, tables)
         self.check_tenants(tables, own)
+        self.check_refresh_tokens(tables)
         upstream = self.upstream(main.upstream)
         return None if self.problems else self.built(main, tables, upstream)
 
@@ -271,6 +273,19 @@ class _Reader:
             broken = refused[("tenants", name)] | refused[("defaults",)]
             for key, message in lacking(table, broken) + idle(table, own[name], broken):
                 self.report(self.homes[name], ("tenants", name, key), message)
+
+
+    def check_refresh_tokens(self, tables: Mapping[str, TenantTable]) -> None:
+        """Each is one tenant's: a second one would use it again, and the server revoke all that came of it."""
+        owners: dict[str, str] = {}
+        for name, table in tables.items():
+            if table.grant != "refresh_token" or table.refresh_token is None:
+                continue
+            owner = owners.setdefault(digest(table.refresh_token), name)
+            if owner != name:
+                login = f"genesys-auth-proxy login {name}"
+                message = f"expected one of its own, such as {login} gets: this one is that of tenants.{owner}"
+                self.report(self.homes[name], ("tenants", name, "refresh_token"), message)
 
 
 def _syntax(error: tomllib.TOMLDecodeError) -> str:

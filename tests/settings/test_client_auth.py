@@ -191,6 +191,26 @@ def test_a_refresh_token_is_configured_or_comes_by_a_login(folder: Folder) -> No
     assert (found.refresh_token, found.fallback_grant) == (Secret("r1"), None)
 
 
+@pytest.mark.parametrize("given", ['"hunter2"', '{ file = "token" }', '{ env = "TOKEN" }'])
+def test_a_refresh_token_is_one_tenants(folder: Folder, given: str) -> None:
+    folder.write("token", "hunter2\n")
+    twin = REFRESHING.replace("acme", "twin")
+    text = f'{REFRESHING}refresh_token = "hunter2"\nscope = "a"\n{twin}refresh_token = '
+    environ = {"TOKEN": "hunter2"}
+    assert set(folder.load(f'{text}"another"', environ).tenants) == {"acme", "twin"}
+    message = "expected one of its own, such as genesys-auth-proxy login twin gets: this one is that of tenants.acme"
+    assert folder.problems(f"{text}{given}", environ) == [f"proxy.toml: tenants.twin.refresh_token: {message}"]
+
+
+def test_a_refresh_token_of_defaults_is_one_tenants_too(folder: Folder) -> None:
+    text = f'[defaults]\ngrant = "refresh_token"\nrefresh_token = "r1"\n{TENANT}{SECRET}'
+    assert folder.load(text).tenants["acme"].refresh_token == Secret("r1")
+    (problem,) = folder.problems(text + TENANT.replace("acme", "globex") + SECRET)
+    assert problem.startswith("proxy.toml: tenants.globex.refresh_token: expected one of its own")
+    others = f'{TENANT.replace("acme", "globex")}{SECRET}grant = "client_credentials"\n'
+    assert set(folder.load(text + others).tenants) == {"acme", "globex"}, "it does not use it"
+
+
 def test_the_fallback_grant_needs_what_it_would_need_alone(folder: Folder) -> None:
     fallback = f"{REFRESHING}fallback_grant = "
     assert folder.load(f'{fallback}"client_credentials"').tenants["acme"].fallback_grant == "client_credentials"
