@@ -6,20 +6,23 @@ import re
 
 from proxy.core.grants import Client
 
-_ADDRESS = re.compile(r"\bip[ _-]?address|\bip\b.*\ballow|allow.?list|white.?list", re.IGNORECASE)
+ADDRESS = re.compile(r"\bip[ ._-]?address|\bip\b.*\ballow|allow.?list|white.?list", re.IGNORECASE)
+"""What is said, in whichever words, where an IP address is not let in."""
+
 _RESOURCE = re.compile(r"resource.?server", re.IGNORECASE)
 
 
-def refusal(client: Client, error: str, status: int, described: str) -> str:
+def refusal(client: Client, error: str, status: int, described: str, code: str = "") -> str:
     """What a token endpoint's refusal means and what to do, in one or two sentences.
 
     :param error: its error code (RFC 6749 5.2)
     :param described: the endpoint's own words, which are looked at and never repeated
+    :param code: of an answer in Genesys's error shape, as a gateway gives it
     """
-    if _ADDRESS.search(described):
+    if ADDRESS.search(described):
         return (
-            f"this machine's IP address is not one that the OAuth client may be used from ({error}); add it to the "
-            "client's allowed addresses in the org's admin pages."
+            f"this machine's IP address is not one that the OAuth client may be used from ({code or error}); add it to "
+            "the client's allowed addresses in the org's admin pages."
         )
     if error == "invalid_target" or (client.resource_server is not None and _RESOURCE.search(described)):
         return (
@@ -39,7 +42,11 @@ def refusal(client: Client, error: str, status: int, described: str) -> str:
             return "the token endpoint refuses the scope (invalid_scope); compare scope with the client's own."
     if 300 <= status < 400:
         return f"the token endpoint redirects ({status}), and a secret never follows; check region and login_url."
-    return f"the token endpoint refused the request ({error}, status {status}); check region, login_url and client."
+    said = f"status {status} {code}".strip() if error == f"http_{status}" else f"{error}, status {status}"
+    check = "region, login_url and client"
+    if status == 403:
+        check = "region, login_url, client, and whether the org lets this machine's IP address in"
+    return f"the token endpoint refused the request ({said}); check {check}."
 
 
 def _client(client: Client, described: str) -> str:

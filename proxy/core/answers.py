@@ -20,6 +20,10 @@ LONGEST_ANSWER = 262_144
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
 _VSCHAR = re.compile(r"[ -~]+")  # RFC 6749 A.17
 _RATE_LIMITED = re.compile(r"rate limit|too many requests|throttl", re.IGNORECASE)
+_WORDS = ("error", "error_description", "description", "message", "code")
+"""Of OAuth's error shape (RFC 6749 5.2), and of Genesys's."""
+
+_CODE = re.compile(r"(?=.{1,60}\Z)[a-z]+(?:\.[a-z]+)*")
 _BUSY = frozenset({408, 425, 429})
 
 
@@ -76,7 +80,7 @@ def read_answer(client: Client, status: int, headers: Mapping[str, str], body: b
 def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes, now: float) -> NoReturn:
     answer = _json_object(body) or {}
     error = _word(answer.get("error")) or f"http_{status}"
-    described = " ".join(str(answer.get(name, "")) for name in ("error", "error_description", "description"))
+    described = " ".join(str(answer.get(name, "")) for name in _WORDS)
     wait = retry_after(headers.get("Retry-After"), now)
     # Genesys throttles its token endpoint with 400 invalid_request (rate limit exceeded ...).
     throttled = status == 429 or (status == 400 and _RATE_LIMITED.search(described) is not None)
@@ -87,7 +91,9 @@ def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes
         message = f"the token endpoint answered {status}; the next attempt waits."
         raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error=f"http_{status}", retry_after=wait)
     server_time = http_date(headers.get("Date"))
-    message = f"Tenant {client.tenant}: {refusal(client, error, status, described)}"
+    code = answer.get("code")
+    code = code if isinstance(code, str) and _CODE.fullmatch(code) else ""
+    message = f"Tenant {client.tenant}: {refusal(client, error, status, described, code)}"
     raise TokenRefused(message, error=error, retry_after=wait, server_time=server_time)
 
 

@@ -274,7 +274,6 @@ class _Reader:
             for key, message in lacking(table, broken) + idle(table, own[name], broken):
                 self.report(self.homes[name], ("tenants", name, key), message)
 
-
     def check_refresh_tokens(self, tables: Mapping[str, TenantTable]) -> None:
         """Each is one tenant's: a second one would use it again, and the server revoke all that came of it."""
         owners: dict[str, str] = {}

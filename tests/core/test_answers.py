@@ -172,6 +172,30 @@ def test_any_other_status_is_a_refusal(status: int) -> None:
     assert caught.value.error == f"http_{status}"
 
 
+@pytest.mark.parametrize(
+    ("status", "message", "code", "told"),
+    [
+        (
+            403,
+            "Unauthorized IP address",
+            "not.authorized",
+            "this machine's IP address is not one .* (not.authorized); add",
+        ),
+        (403, "", "ip.address.not.allowed", "this machine's IP address is not one .* (ip.address.not.allowed); add"),
+        (403, "", "", "refused the request (status 403); check .* whether the org lets this machine's IP address in."),
+        (403, "", "missing.permissions", "refused the request (status 403 missing.permissions); check .* IP address"),
+        (404, "", "not.found", "refused the request (status 404 not.found); check region, login_url and client."),
+        (403, "", "HUNTER2", "refused the request (status 403); "),
+        (403, "", "a" * 61, "refused the request (status 403); "),
+        (403, "", ["a"], "refused the request (status 403); "),
+    ],
+)
+def test_an_answer_in_genesyss_own_shape_is_understood(status: int, message: str, code: object, told: str) -> None:
+    with pytest.raises(TokenRefused, match=told.replace("(", r"\(").replace(")", r"\)")) as caught:
+        read(status, {"message": message, "code": code, "status": status})
+    assert caught.value.error == f"http_{status}"
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_a_refusal_that_says_so(status: int) -> None:
     with pytest.raises(TokenRefused, match=rf"redirects \({status}\).*region"):
@@ -196,7 +220,8 @@ def test_an_error_that_is_no_short_word_is_not_repeated(error: object) -> None:
 def test_no_error_repeats_what_the_endpoint_sent_or_what_it_was_sent() -> None:
     echo = f"bad: {SECRET}"
     for status in (200, 302, 400, 401, 429, 500):
-        body = {"error": echo, "description": echo, "error_description": echo, "access_token": f"{SECRET} ."}
+        names = ("error", "description", "error_description", "message", "code")
+        body = {**dict.fromkeys(names, echo), "access_token": f"{SECRET} ."}
         with pytest.raises((TokenRefused, TokenUnavailable)) as caught:
             read(status, body, {"Location": echo, "Content-Type": echo})
         assert SECRET not in f"{caught.value} {caught.value.error}"
@@ -207,7 +232,7 @@ def test_no_error_repeats_what_the_endpoint_sent_or_what_it_was_sent() -> None:
     st.integers(100, 599),
     st.binary(max_size=40)
     | st.dictionaries(
-        st.sampled_from(["access_token", "token_type", "expires_in", "error", "error_description", "description"]),
+        st.sampled_from(["access_token", "token_type", "expires_in", "error", "error_description", "message", "code"]),
         st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8), st.lists),
     ),
     st.dictionaries(st.sampled_from(["Date", "Retry-After", "Content-Type"]), st.text(max_size=30)),
