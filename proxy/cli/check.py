@@ -45,8 +45,9 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
         findings, trouble = run_loop(look_at(settings, wanted))
     console.print(_table(findings))
     failed = [finding for finding in findings if finding.problem is not None]
-    for finding in failed:
-        click.echo(f"{finding.tenant}: {finding.problem}")
+    for finding in findings:
+        if sentence := finding.problem or finding.note:
+            click.echo(f"{finding.tenant}: {sentence}")
     if trouble is not None:
         click.echo(f"{settings.file}: store.url: {trouble}")
     if failed:

@@ -36,6 +36,8 @@ class Finding:
     upstream: str
     problem: str | None = None
     """A sentence that says what is wrong and what to do; None if nothing is."""
+    note: str | None = None
+    """A sentence that says what could not be looked at; None if nothing."""
     lifetime: float | None = None
     """Seconds that the token lives."""
     organization: str | None = None
@@ -112,6 +114,7 @@ class _Probe:
             problem=wrong or _wrong_scope(tenant, told.scope) or _wrong_clock(found.clock),
             organization=told.name or told.id,
             scope=told.scope,
+            note=_not_compared(told),
         )
 
     async def _told(self, tenant: TenantSettings, source: app.TokenSource) -> Told:
@@ -150,6 +153,15 @@ def _ahead(server_time: float | None) -> float | None:
         return None
     ahead = time.time() - server_time
     return max(0.0, ahead - 1) if ahead > 0 else ahead
+
+
+def _not_compared(told: Told) -> str | None:
+    if told.withheld is None:
+        return None
+    return (
+        f"the API tells this client neither organization nor scope ({told.withheld}), so neither was compared: its "
+        "roles may not allow it, or the org lets in other IP addresses alone."
+    )
 
 
 def _wrong_scope(tenant: TenantSettings, scope: tuple[str, ...] | None) -> str | None:

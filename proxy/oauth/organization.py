@@ -35,14 +35,14 @@ class OrganizationApi:
         :raises TokenUnavailable: it can't be told for now
         :raises TokenRefused: the API does not take the token
         """
-        statuses = []
+        answers = []
         for path in organization.RESOURCES:
             reply = await self._get(client, path, access_token)
-            found = organization.read(client.tenant, reply.status, reply.headers, reply.body, time.time())
+            found = organization.read(client, reply.status, reply.headers, reply.body, time.time())
             if found is not None:
                 return found
-            statuses.append(reply.status)
-        return organization.closed(client.tenant, client.api_url, statuses)
+            answers.append(organization.answered(reply.status, reply.body))
+        return organization.closed(client, answers)
 
     async def _get(self, client: Client, path: str, access_token: str) -> Reply:
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}

@@ -187,11 +187,14 @@ async def test_a_resource_that_is_closed_to_the_client_is_no_failure(sandbox: Sa
 
 async def test_without_the_organization_only_org_id_fails(sandbox: Sandbox, config: Path) -> None:
     sandbox.faults.set("api_status", 403)
-    assert (await run("check", "acme", "--config", config)).code == 0
+    ended = await run("check", "acme", "--config", config)
+    assert ended.code == 0
+    assert "\nacme: the API tells this client neither organization nor scope (403" in ended.stdout
     change(config, "[tenants.globex]", f'org_id = "{ACME.id}"\n[tenants.globex]')
     ended = await run("check", "acme", "--config", config)
     assert ended.code == 1
     assert "so that org_id can't be compared" in ended.stdout
+    assert ended.stdout.count("acme: ") == 1
 
 
 async def test_an_api_url_that_leads_elsewhere_is_diagnosed(sandbox: Sandbox, config: Path) -> None:
@@ -206,6 +209,10 @@ async def test_an_api_url_that_leads_elsewhere_is_diagnosed(sandbox: Sandbox, co
     [
         ((302, "", {"Location": "https://elsewhere.example/"}), "the API redirects (302), and a token never follows; "),
         ((200, "<p>Log in</p>", {}), "answers with no JSON object; look for a gateway or a portal."),
+        (
+            (403, '{"message": "Client IP address is not allowed"}', {}),
+            "does not let this machine's IP address in (403); ",
+        ),
         ((200, "[]", {}), "answers with no JSON object; look for a gateway or a portal."),
         ((200, " " * 262_145, {}), "the API gave no answer (its answer is longer than 262144 bytes); "),
         ((418, '{"code": "a\\u001b[31m"}', {}), "the API answers 418 where "),
