@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from math import ceil
 
@@ -21,8 +21,9 @@ from proxy.oauth.clock import Clock, elapsed
 from proxy.oauth.endpoint import GuestApi, TokenEndpoint
 from proxy.oauth.guests import Guests
 from proxy.oauth.keeper import Keeper
+from proxy.oauth.line import Asked
 from proxy.oauth.pool import TokenPool, tenant_report
-from proxy.oauth.source import TokenSource
+from proxy.oauth.source import Supply, TokenSource
 from proxy.oauth.store import TokenStore
 from proxy.settings import CallerKeySettings, Settings, TenantSettings
 from proxy.traces import Tracing
@@ -230,11 +231,15 @@ class Tenants:
 
     def _source(self, client: Client) -> TokenSource:
         observe = None if self._tracing is None else self._tracing.token_request
-        supply = parts.supply(self._store, self._endpoint, client, self._clock)
+        line = parts.supply(self._store, self._endpoint, client, self._clock)
+        supply: Callable[[Asked], Supply] = line
         if self._supervision is not None and client.grant == "refresh_token":
-            remote = partial(RemoteLine, client, self._supervision, supply)
-            return TokenSource(remote, clock=self._clock, observe=observe)
-        return TokenSource(supply, clock=self._clock, observe=observe)
+            supply = partial(RemoteLine, client, self._supervision, line)
+        source = TokenSource(supply, clock=self._clock, observe=observe)
+        for before in self._tenant_sources.get(client.tenant, ()):
+            if client.is_another_proof_of(before.client):
+                source.inherit(before)
+        return source
 
     def _remember_guests(self, settings: Settings) -> dict[str, Guests]:
         """Those of each tenant that wants it; what is remembered stays while the tenant and its API do."""

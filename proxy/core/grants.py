@@ -111,6 +111,11 @@ class Client:
             return self.key
         return hashlib.sha256(json.dumps([self.tenant, self.token_url, self.client_id]).encode()).hexdigest()
 
+    def is_another_proof_of(self, other: Client) -> bool:
+        """Whether they differ in nothing but how the client proves who it is: its tokens are as good as before."""
+        one, two = (replace(client, client_secret=None, signing_key=None, client_auth="") for client in (self, other))
+        return one == two
+
     @property
     def fallback(self) -> Client | None:
         """The client to ask with once the refresh grant has ended in ``invalid_grant``."""

@@ -7,7 +7,7 @@ import logging
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from proxy.core import backoff, tokens
@@ -151,6 +151,15 @@ class TokenSource:
         :param refresh_ahead: seconds before expiry, of tokens from the next on
         """
         self._supply.client, self.tallies, self._refresh_ahead = client, tallies, refresh_ahead
+
+    def inherit(self, before: TokenSource) -> None:
+        """Gives the token of a source that this one takes the place of, until it has one of its own; due at once.
+
+        For a client whose secret has changed: a wrong secret, or one not valid yet, is no outage while a token lives.
+        """
+        token = before.token_now()
+        if token is not None and not before.doubted:
+            self._token = replace(token, ahead=token.lifetime)
 
     @property
     def client(self) -> Client:

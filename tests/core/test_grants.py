@@ -354,3 +354,16 @@ def test_the_tenants_name_its_api_and_the_order_of_parameters_and_fields_make_no
 def test_a_key_does_not_give_the_secret_away() -> None:
     assert SECRET not in CLIENT.key
     assert len(CLIENT.key) == 64
+
+
+def test_a_client_with_another_secret_or_way_to_show_it_is_the_same_client() -> None:
+    known = Client("acme", "https://login.example/oauth/token", "id", client_secret=Secret("one"))
+    assert replace(known, client_secret=Secret("two")).is_another_proof_of(known)
+    assert replace(known, client_secret=None, client_auth="private_key_jwt", signing_key=KEY).is_another_proof_of(known)
+    others = (
+        replace(known, client_id="other"), replace(known, token_url="https://login.other/oauth/token"),
+        replace(known, scope=("a",)), replace(known, grant="jwt_bearer"), replace(known, org_id="org"),
+        replace(known, resource_server="x"), replace(known, parameters={"a": "b"}), replace(known, member=1),
+        replace(known, refresh_token=Secret("other")),
+    )  # fmt: skip
+    assert not any(other.is_another_proof_of(known) for other in others)

@@ -146,6 +146,29 @@ async def test_a_reload_has_the_organization_told_by_the_api_that_it_names(first
     assert (await first.get()).status == 200
 
 
+async def test_a_wrong_new_secret_is_no_outage_while_the_old_token_lives(first: Tenant) -> None:
+    assert (await first.get()).status == 200
+    good = first.org.clients[0].secret or ""
+    change(first.stage.proxy, lambda text: text.replace(good, "wrong"))
+    assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    assert (await first.get()).status == 200
+
+    async def refused() -> bool:
+        return bool((await first.status())["error"] == "invalid_client")
+
+    await until(refused)
+    assert (await first.get()).status == 200
+    assert first.token_requests == {"ok": 1, "invalid_client": 1}
+    change(first.stage.proxy, lambda text: text.replace("wrong", good))
+    assert (await first.stage.admin("POST", "/reload")).status in (200, 204)
+    assert {(await first.get()).status for _ in range(3)} == {200}
+
+    async def mended() -> bool:
+        return (await first.status())["error"] is None
+
+    await until(mended)
+
+
 async def by_hand(tenant: Tenant) -> Answer:
     return await tenant.stage.admin("POST", f"/tenants/{tenant.name}/refresh")
 
