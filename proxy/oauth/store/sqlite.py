@@ -6,16 +6,14 @@ whatever moment leaves a database that can be read.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from proxy.core.lineage import Record
 from proxy.errors import ConfigurationError, StoreError
@@ -25,14 +23,22 @@ from proxy.oauth.store.codec import decode, encode
 from proxy.oauth.store.database import open_database, transaction
 from proxy.oauth.store.polling import poll
 from proxy.oauth.store.seal import Seal, key_id_of
+from proxy.oauth.store.thread import Job, StoreThread
 
 log = logging.getLogger(__name__)
+
+CLOSING = 2.0
+"""Seconds for what is under way at the end; a call that takes longer may never return."""
 
 T = TypeVar("T")
 
 
 class SqliteStore:
-    """Keeps records in a file; ``open`` comes first. All of SQLite runs on one thread, never on the event loop's."""
+    """Keeps records in a file; ``open`` comes first. All of SQLite runs on one thread, never on the event loop's.
+
+    What is asked while that thread is busy is then done in one transaction, with one wait for the disk; each caller is
+    told of their own part, once it is on disk.
+    """
 
     shared = True
 
@@ -40,58 +46,84 @@ class SqliteStore:
         self.owner = ""
         self._path = path
         self._seal = seal
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="token store")
+        self._thread = StoreThread("token store", self._together, self._close)
+        self._opened = contextlib.ExitStack()
 
     async def open(self) -> None:
         """Opens the file, or makes it.
 
         :raises ConfigurationError: it can't be used; nothing in it was changed
         """
+        self._thread.start()
         try:
-            await self._run(self._open)
+            await self._do(self._open)
         except BaseException:
-            self._thread.shutdown(wait=False)
+            await self.close()
             raise
 
     async def load(self, key: str) -> Reading:
-        return await self._run(lambda: self._load(key))
+        return await self._do(lambda: self._load(key))
 
     async def replace(self, seen: Reading, record: Record) -> Reading | None:
         value = self._seal.close(seen.key, encode(record))
-        return await self._run(lambda: self._replace(seen, record, value))
+        return await self._do(lambda: self._replace(seen, record, value), writes=True)
 
     async def changed(self, seen: Reading, seconds: float) -> None:
-        await poll(lambda: self._run(lambda: self._has_changed(seen)), seconds)
+        await poll(lambda: self._do(lambda: self._has_changed(seen)), seconds)
 
     async def close(self) -> None:
-        with contextlib.suppress(StoreError):
-            await self._run(self._close)
-        self._thread.shutdown(wait=False)
+        if not await self._thread.close(CLOSING):
+            log.error(
+                "%s: its disk does not answer, and is not waited for; what was to be stored last may be missing",
+                self._path,
+                extra={"event": "store.hung"},
+            )
 
-    async def _run(self, work: Callable[[], T]) -> T:
+    async def _do(self, work: Callable[[], T], *, writes: bool = False) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await self._thread.do(work, writes=writes)
         except sqlite3.Error as error:
             raise StoreError(f"The token store {self._path} can't be used now ({error}).") from None
 
     # --- on the store's thread ---
 
-    def _open(self) -> None:
-        self._database = open_database(self._path)
+    def _together(self, jobs: Sequence[Job[Any]]) -> None:
+        """All in one transaction; where that fails, each by itself, so that none fails for another's sake."""
+        if sum(job.writes for job in jobs) < 2:
+            for job in jobs:
+                job.run()
+            return
         try:
+            with transaction(self._database):
+                for job in jobs:
+                    job.run()
+                    if isinstance(job.error, sqlite3.Error):
+                        raise job.error
+        except sqlite3.Error as error:
+            for job in jobs:
+                if job.writes and _is_busy(error):
+                    job.error = error  # it has waited for the other process, and does not once more
+                else:
+                    job.run()
+
+    def _open(self) -> None:
+        with contextlib.ExitStack() as opened:
+            self._database = opened.enter_context(contextlib.closing(open_database(self._path)))
             self._check_keys()
-            self._lifeline = Lifeline(self._path.with_name(f"{self._path.name}-live"))
-            self.owner = self._lifeline.owner
+            self._lifeline = opened.enter_context(contextlib.closing(self._live()))
+            self._opened = opened.pop_all()
+        self.owner = self._lifeline.owner
+
+    def _live(self) -> Lifeline:
+        path = self._path.with_name(f"{self._path.name}-live")
+        try:
+            return Lifeline(path)
         except OSError as error:
-            self._database.close()
-            raise ConfigurationError([f"store.url: {self._path}-live can't be opened ({error.strerror})"]) from None
-        except BaseException:
-            self._database.close()
-            raise
+            raise ConfigurationError([f"store.url: {path} can't be opened ({error.strerror})"]) from None
 
     def _close(self) -> None:
-        self._database.close()
-        self._lifeline.close()
+        with contextlib.suppress(sqlite3.Error):
+            self._opened.close()
 
     def _load(self, key: str) -> Reading:
         row = self._database.execute("SELECT version, value FROM tokens WHERE key = ?", (key,)).fetchone()
@@ -148,3 +180,8 @@ class SqliteStore:
         # What stood there in the clear is not to be found in pages that are free or in the log of writes.
         self._database.execute("VACUUM")
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _is_busy(error: sqlite3.Error) -> bool:
+    """Another process has been writing for all the time that we wait."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from proxy.core.lineage import Lease, Record
 from proxy.core.secret import Secret
+from proxy.oauth.store import Reading
 from proxy.oauth.store.seal import Seal
 from proxy.oauth.store.sqlite import SqliteStore
 
@@ -21,8 +22,17 @@ def start(path: Path, *command: str) -> subprocess.Popen[str]:
     """Runs this file, whose output can be read line by line."""
     return subprocess.Popen(
         [sys.executable, __file__, str(path), *command], cwd=ROOT, env={"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def kill(process: subprocess.Popen[str]) -> str:
+    """Kills it; what it had said since it was listened to last."""
+    assert process.stdout is not None
+    process.kill()
+    rest = process.stdout.read()  # ``communicate`` would pass over what ``readline`` has taken from the pipe already
+    process.communicate(timeout=60)
+    return rest
 
 
 async def take_lease(store: SqliteStore) -> None:
@@ -44,13 +54,40 @@ async def count(store: SqliteStore, times: int) -> None:
             print(done, flush=True)
 
 
+async def count_together(store: SqliteStore, keys: int) -> None:
+    """Counts on under so many keys, all at the same time, and says every number that it is told is written."""
+
+    async def write(seen: Reading) -> None:
+        record = seen.record or Record(seeds=("counter",))
+        written = await store.replace(seen, replace(record, generation=record.generation + 1))
+        assert written is not None
+        assert written.record is not None
+        print(written.record.generation, flush=True)
+
+    while True:
+        seen = await asyncio.gather(*(store.load(f"{number}") for number in range(keys)))
+        await asyncio.gather(*map(write, seen))
+
+
+async def hang(store: SqliteStore) -> None:
+    """Has the store's thread in a call that does not return while the store is closed and the program ends."""
+    hanging = asyncio.get_running_loop().create_task(store._do(lambda: time.sleep(3600)), name="hanging")
+    await asyncio.sleep(0.1)
+    hanging.cancel()
+
+
 async def main(path: str, command: str, *arguments: str) -> None:
     store = SqliteStore(Path(path), Seal())
     await store.open()
-    if command == "lease":
-        await take_lease(store)
-    else:
-        await count(store, int(arguments[0]))
+    match command:
+        case "lease":
+            await take_lease(store)
+        case "count":
+            await count(store, int(arguments[0]))
+        case "groups":
+            await count_together(store, int(arguments[0]))
+        case "hang":
+            await hang(store)
     await store.close()
 
 

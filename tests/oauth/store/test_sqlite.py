@@ -245,18 +245,18 @@ async def test_a_full_disk_is_an_error_and_what_was_kept_is_still_there(path: Pa
     store = SqliteStore(path, Seal())
     await store.open()
     await store.replace(await store.load("key"), FULL)
-    limit(store, "PRAGMA max_page_count = 1")
+    await limit(store, "PRAGMA max_page_count = 1")
     with pytest.raises(StoreError, match="full"):
         await store.replace(await store.load("other"), Record(refresh_token=Secret("x" * 100_000)))
     assert (await store.load("key")).record == FULL
-    limit(store, "PRAGMA max_page_count = 1000")
+    await limit(store, "PRAGMA max_page_count = 1000")
     assert await store.replace(await store.load("other"), FULL) is not None
     await store.close()
 
 
-def limit(store: SqliteStore, statement: str) -> None:
+async def limit(store: SqliteStore, statement: str) -> None:
     """What only the store's own connection can be told."""
-    store._thread.submit(lambda: store._database.execute(statement).fetchall()).result(10)
+    await store._do(lambda: store._database.execute(statement).fetchall())
 
 
 async def test_a_write_that_the_system_refuses_is_an_error_and_heals(path: Path) -> None:
@@ -324,9 +324,7 @@ async def test_whoever_is_killed_while_writing_leaves_all_that_was_reported(path
         assert one.stdout is not None
         for _ in range(said):
             await asyncio.to_thread(one.stdout.readline)
-        one.kill()
-        rest = await asyncio.to_thread(one.stdout.read)  # communicate() leaves out what was read ahead
-        await asyncio.to_thread(one.communicate, timeout=60)
+        rest = await asyncio.to_thread(process.kill, one)
         reported += said + len(rest.split("\n")) - 1
         record = await get(in_file(path), "counter")
         assert record is not None
@@ -350,6 +348,13 @@ async def test_the_lease_of_a_killed_process_is_abandoned_at_once(path: Path) ->
             await waiting
         assert (await store.load("key")).abandoned
     await asyncio.to_thread(one.communicate, timeout=60)
+
+
+async def test_a_process_ends_though_its_disk_hangs(path: Path) -> None:
+    one = process.start(path, "hang")
+    _, said = await asyncio.to_thread(one.communicate, timeout=60)
+    assert one.returncode == 0
+    assert "its disk does not answer" in said
 
 
 async def test_a_lease_of_nobody_known_is_not_abandoned(path: Path) -> None:
