@@ -11,7 +11,6 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -41,7 +40,7 @@ STORE_PAUSE = 1.0
 class Endpoint(Protocol):
     """What a line needs of the token endpoint."""
 
-    def turn(self, client: Client) -> AbstractAsyncContextManager[object]:
+    def turn(self, client: Client) -> asyncio.Semaphore:
         """Waits until the client's login host has room for one more request."""
 
     async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
@@ -179,8 +178,11 @@ class Line:
         """Looks, and does what is to be done; None where it is to be looked again."""
         seen, step = await self._look(rejected=rejected)
         if isinstance(step, Ask):
-            async with self._endpoint.turn(self.client):
-                seen, step = await self._look(rejected=rejected)  # waiting for the turn took its time
+            room = self._endpoint.turn(self.client)
+            waited = room.locked()
+            async with room:
+                if waited:
+                    seen, step = await self._look(rejected=rejected)  # that took its time
                 if isinstance(step, Ask):
                     return await self._ask(seen, step)
         return await self._do(seen, step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
@@ -76,8 +75,8 @@ class ScriptedEndpoint:
     def _new(self) -> TokenAnswer:
         return issued(f"token-{next(self._numbers)}")
 
-    def turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None]:
-        return contextlib.nullcontext()
+    def turn(self, client: Client) -> asyncio.Semaphore:
+        return asyncio.Semaphore()
 
     async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         self.asked.append(asyncio.get_running_loop().time())

@@ -8,7 +8,6 @@ error told and every request sent.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,8 +58,8 @@ class HeldEndpoint:
         self._asked = asked
         self.held: asyncio.Future[TokenAnswer] | None = None
 
-    def turn(self, client: Client) -> contextlib.AbstractAsyncContextManager[None]:
-        return contextlib.nullcontext()
+    def turn(self, client: Client) -> asyncio.Semaphore:
+        return asyncio.Semaphore()
 
     async def ask(self, client: Client, refresh_token: Secret | None = None) -> TokenAnswer:
         self._asked()
