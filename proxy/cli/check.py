@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,8 @@ def check(ctx: click.Context, tenant: tuple[str, ...], config: Path, check_permi
     For each TENANT, or for all, it gets a token, calls the API with it, and compares organization, scope and clocks.
     Exit code 1 if anything is not as it should be.
     """
+    import logging
+
     from rich.console import Console
 
     from proxy.cli.loop import run_loop
