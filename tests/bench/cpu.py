@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -18,7 +17,7 @@ def seconds(pid: int) -> float:
     :raises ProcessLookupError: there is no such process
     """
     # utime and stime
-    return _total(pid, lambda fields: (int(fields[11]) + int(fields[12])) * _TICK)
+    return sum((int(fields[11]) + int(fields[12])) * _TICK for fields in _family(pid).values())
 
 
 def megabytes(pid: int) -> float:
@@ -26,15 +25,20 @@ def megabytes(pid: int) -> float:
 
     :raises ProcessLookupError: there is no such process
     """
-    return _total(pid, lambda fields: int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+    return sum(int(fields[21]) * os.sysconf("SC_PAGE_SIZE") / 1e6 for fields in _family(pid).values())
 
 
-def _total(pid: int, read: Callable[[list[str]], float]) -> float:
-    """A sum over a process and its descendants.
+def open_files(pid: int) -> int:
+    """Files and sockets that a process and its descendants have open; what they share counts for each.
 
-    :param read: what counts, of the fields of proc(5) that follow the name, the state first
+    :raises ProcessLookupError: there is no such process
     """
-    own: dict[int, float] = {}
+    return sum(len(list((PROC / str(each) / "fd").iterdir())) for each in _family(pid))
+
+
+def _family(pid: int) -> dict[int, list[str]]:
+    """A process and its descendants, each with the fields of proc(5) that follow the name, the state first."""
+    found: dict[int, list[str]] = {}
     children: dict[int, list[int]] = defaultdict(list)
     for folder in PROC.iterdir():
         if not folder.name.isdigit():
@@ -45,12 +49,11 @@ def _total(pid: int, read: Callable[[list[str]], float]) -> float:
             continue  # it has ended meanwhile
         # Behind the name, which may hold anything: state, parent, … (proc(5)).
         fields = stat.rpartition(")")[2].split()
-        own[int(folder.name)] = read(fields)
+        found[int(folder.name)] = fields
         children[int(fields[1])].append(int(folder.name))
-    if pid not in own:
+    if pid not in found:
         raise ProcessLookupError(f"process {pid} has ended")
-    return _sum(pid, own, children)
-
-
-def _sum(pid: int, own: dict[int, float], children: dict[int, list[int]]) -> float:
-    return own[pid] + sum(_sum(child, own, children) for child in children[pid])
+    family = [pid]
+    for each in family:
+        family += children[each]
+    return {each: found[each] for each in family}
