@@ -6,9 +6,7 @@ import re
 
 from proxy.core.grants import Client
 
-ADDRESS = re.compile(r"\bip[ ._-]?address|\bip\b.*\ballow|allow.?list|white.?list", re.IGNORECASE)
-"""What is said, in whichever words, where an IP address is not let in."""
-
+_ADDRESS = re.compile(r"\bip[ ._-]?address|\bip\b.*\ballow|allow.?list|white.?list", re.IGNORECASE)
 _RESOURCE = re.compile(r"resource.?server", re.IGNORECASE)
 
 
@@ -19,7 +17,7 @@ def refusal(client: Client, error: str, status: int, described: str, code: str =
     :param described: the endpoint's own words, which are looked at and never repeated
     :param code: of an answer in Genesys's error shape, as a gateway gives it
     """
-    if ADDRESS.search(described):
+    if _ADDRESS.search(described):
         return (
             f"this machine's IP address is not one that the OAuth client may be used from ({code or error}); add it to "
             "the client's allowed addresses in the org's admin pages."

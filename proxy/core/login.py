@@ -62,7 +62,7 @@ class Login:
         state = said.get("state", "")
         if not state:
             raise LoginFailed("expected the whole address that the login page ends at, with code= and state= in it")
-        # Compared first, and in constant time: whoever does not know it can't even end the login.
+        # Compared before anything else counts, and in constant time: whoever does not know it can't even end the login.
         if not hmac.compare_digest(state.encode(), self.state.reveal().encode()):
             raise LoginFailed(
                 "this answer belongs to no login that is under way, or is cut off; take the whole address that this "

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from proxy.core.advice import ADDRESS
 from proxy.core.answers import http_date, retry_after
 from proxy.core.grants import Client
 from proxy.errors import TokenRefused, TokenUnavailable
@@ -22,6 +21,8 @@ UNCONFIRMED = "unconfirmed"
 
 REJECTED = "token_rejected"
 """The error of a token that the API does not take: it has expired, was revoked, or is of another region."""
+
+_ADDRESS = re.compile(r"\bip\b.*(?:address|\ballow|\bwhite)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,8 @@ def _told(client: Client, answer: dict[str, Any] | None, server_time: float | No
 
 
 def _is_of_address(answer: Mapping[str, Any]) -> bool:
-    return ADDRESS.search(f"{answer.get('message')} {answer.get('code')}") is not None
+    said = (answer.get("message"), answer.get("code"))
+    return any(isinstance(words, str) and _ADDRESS.search(words) for words in said)
 
 
 def _advice(client: Client) -> str:

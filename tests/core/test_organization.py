@@ -32,7 +32,7 @@ def test_both_resources_tell_the_organization() -> None:
     assert told(body=ENTITY) == Told("1", "Acme", None, NOW)
 
 
-@pytest.mark.parametrize("body", [None, [], "IP address", {"code": "missing.permissions", "message": "zip code"}])
+@pytest.mark.parametrize("body", [None, [], "IP address", {"code": "missing.permissions", "message": "zip allow list"}])
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_closed_resource_tells_nothing(status: int, body: object) -> None:
     assert told(status, body) is None
