@@ -85,10 +85,10 @@ def _refuse(client: Client, status: int, headers: Mapping[str, str], body: bytes
     # Genesys throttles its token endpoint with 400 invalid_request (rate limit exceeded ...).
     throttled = status == 429 or (status == 400 and _RATE_LIMITED.search(described) is not None)
     if throttled:
-        message = "the token endpoint is throttling this client; the next attempt waits."
+        message = "the token endpoint is throttling this client; ask again later."
         raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error="rate_limited", retry_after=wait)
     if status >= 500 or status in _BUSY:
-        message = f"the token endpoint answered {status}; the next attempt waits."
+        message = f"the token endpoint answered {status}; ask again later."
         raise TokenUnavailable(f"Tenant {client.tenant}: {message}", error=f"http_{status}", retry_after=wait)
     server_time = http_date(headers.get("Date"))
     code = answer.get("code")

@@ -105,7 +105,7 @@ async def test_another_orgs_client_is_diagnosed(config: Path) -> None:
         ("api_throttled", "the API is throttling this client (429 too.many.requests.retry.after); "),
         ("api_status", "the API answers 503 "),
         ("api_drop", "the API gave no answer (127.0.0.1:"),
-        ("token_status", "the token endpoint answered 500; "),
+        ("token_status", "the token endpoint answered 500; ask again later."),
         ("token_html", "the token endpoint answered 200 with "),
     ],
 )
