@@ -1,8 +1,11 @@
-"""What the process itself may leave behind and take: no memory image, and as many open files as it is allowed."""
+"""What the process itself may leave behind and take: no memory image, as many open files as it is allowed, and no end
+by a signal that asks for something else.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
 
 if sys.platform != "win32":
@@ -15,6 +18,18 @@ MACOS_FILES = 10_240
 
 RESERVED_FILES = 128
 """For all but clients and their upstreams: 64 connections to the admin port, logins, stores, secret files, the log."""
+
+
+def hold_hangups() -> None:
+    """Has SIGHUP wait from now on: until there is a handler it would end the process, which has only just begun."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
+def take_hangups() -> None:
+    """Has one that waits, and all that come, handled."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
 
 def keep_private() -> None:

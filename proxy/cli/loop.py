@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any, TypeVar
 
+from proxy.process import take_hangups
+
 T = TypeVar("T")
 
 STOP = frozenset({signal.SIGINT, signal.SIGTERM})
@@ -46,19 +48,28 @@ class Signals:
         self.at_once: Callable[[], None] = lambda: None
         for number in STOP | (RELOAD if reload else frozenset()):
             signal.signal(number, self._arrive)
+        if reload:
+            take_hangups()
 
     async def next(self) -> int:
         """Waits for a signal; its number."""
         return await self._arrived.get()
 
     async def stop(self, patience: float | None = None) -> int | None:
-        """Waits for a signal that says stop; its number, or None if there was none for ``patience`` seconds."""
+        """Waits for a signal that says stop; its number, or None if there was none for ``patience`` seconds.
+
+        Others that arrive meanwhile are ``next`` afterwards.
+        """
+        others: dict[int, None] = {}
         try:
             async with asyncio.timeout(patience):
                 while (number := await self.next()) not in STOP:
-                    pass
+                    others[number] = None
         except TimeoutError:
             return None
+        finally:
+            for other in others:
+                self._arrived.put_nowait(other)
         return number
 
     def _arrive(self, number: int, _: FrameType | None) -> None:

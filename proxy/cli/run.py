@@ -31,6 +31,9 @@ def run(config: Path, workers: int, check_permissions: str, log_level: str, log_
     SIGTERM or Ctrl-C ends it once the requests in flight are answered, a second one at once; SIGHUP reloads
     the configuration.
     """
+    from proxy.process import hold_hangups
+
+    hold_hangups()  # what follows takes its time
     import logging
 
     if workers > 1 and os.name != "posix":

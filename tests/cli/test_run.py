@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import socket
@@ -104,6 +105,30 @@ async def test_sighup_takes_up_a_new_tenant(config: Path) -> None:
         program.signal(signal.SIGHUP)
         await program.said("configuration reloaded: 4 tenants", on="stderr")
         assert (await get(f"{url}/t/new-acme{WHO}"))[0] == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_a_sighup_while_it_starts_ends_nothing_and_reloads(config: Path, workers: str) -> None:
+    fifo = config.with_name("fifo.toml")
+    os.mkfifo(fifo)
+    async with await start("run", "--config", fifo, "--workers", workers) as program:
+        reader = await opened(fifo)  # it waits for the text
+        program.signal(signal.SIGHUP)
+        write(config.with_name("next"), read(config) + "# changed").replace(fifo)
+        os.write(reader, read(config).encode())
+        os.close(reader)
+        assert await listening(program)
+        log = await program.said(r"(?s)(.*)configuration reloaded: 2 tenants", on="stderr")
+        assert "has changed" not in log[1], "it was told to, and did not wait until it sees the change by itself"
+
+
+async def opened(fifo: Path) -> int:
+    """The end to write to, once somebody reads."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(OSError):
+                return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            await asyncio.sleep(0.01)
 
 
 async def test_sighup_with_a_broken_file_keeps_the_old_configuration_and_says_why(config: Path) -> None:
