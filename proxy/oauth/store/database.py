@@ -52,6 +52,8 @@ def open_database(path: Path) -> sqlite3.Connection:
     """
     try:
         _make(path)
+        if path.is_dir():
+            raise ConfigurationError([f"store.url: {path} is a folder; name a file in it"])
         if 0 < path.stat().st_size < SMALLEST:
             raise ConfigurationError([f"store.url: {path} {_NO_DATABASE}"])
         uri = f"{path.absolute().as_uri()}?mode=rw"

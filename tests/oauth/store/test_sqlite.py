@@ -138,6 +138,13 @@ async def test_the_database_of_another_program_is_refused(path: Path) -> None:
     assert "another program" in str(error)
 
 
+async def test_a_folder_is_told_to_be_one(path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        await SqliteStore(path.parent, Seal(())).open()
+    assert caught.value.problems == [f"store.url: {path.parent} is a folder; name a file in it"]
+    assert list(path.parent.iterdir()) == []
+
+
 async def test_another_program_may_have_left_its_database_empty(path: Path) -> None:
     database = sqlite3.connect(path)
     database.execute("PRAGMA application_id = 7")
