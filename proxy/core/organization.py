@@ -100,16 +100,17 @@ def answered(status: int, body: bytes) -> str:
     return f"{status} {_word((_json_object(body) or {}).get('code'))}".strip()
 
 
-def closed(client: Client, answers: Sequence[str]) -> Told:
-    """What is told where this client may ask none of the resources: nothing.
+def closed(client: Client, answers: Sequence[str], date: str | None) -> Told:
+    """What is told where this client may ask none of the resources: nothing but the time.
 
     :param answers: to them, as ``answered`` tells them
+    :param date: of the last
     :raises TokenRefused: they don't even exist there
     """
     if all(answer.startswith("404") for answer in answers):
         message = f"{client.api_url} knows neither {RESOURCES[0]} nor {RESOURCES[1]} (404); check api_url."
         raise TokenRefused(f"Tenant {client.tenant}: {message}", error=UNCONFIRMED)
-    return Told(withheld=", ".join(dict.fromkeys(answers)))
+    return Told(server_time=http_date(date), withheld=", ".join(dict.fromkeys(answers)))
 
 
 def mismatch(expected: str, told: Told) -> str | None:

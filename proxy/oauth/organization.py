@@ -35,14 +35,16 @@ class OrganizationApi:
         :raises TokenUnavailable: it can't be told for now
         :raises TokenRefused: the API does not take the token
         """
-        answers = []
+        answers: list[str] = []
+        date: str | None = None
         for path in organization.RESOURCES:
             reply = await self._get(client, path, access_token)
             found = organization.read(client, reply.status, reply.headers, reply.body, time.time())
             if found is not None:
                 return found
             answers.append(organization.answered(reply.status, reply.body))
-        return organization.closed(client, answers)
+            date = reply.headers.get("Date")
+        return organization.closed(client, answers, date)
 
     async def _get(self, client: Client, path: str, access_token: str) -> Reply:
         headers = {"Authorization": f"Bearer {access_token}", "Accept": "application/json"}

@@ -189,6 +189,7 @@ async def test_without_the_organization_only_org_id_fails(sandbox: Sandbox, conf
     sandbox.faults.set("api_status", 403)
     ended = await run("check", "acme", "--config", config)
     assert ended.code == 0
+    assert lines_of(ended.stdout)["acme"][-4:] == ["-", "-", "right", "ok"]
     assert "\nacme: the API tells this client neither organization nor scope (403" in ended.stdout
     change(config, "[tenants.globex]", f'org_id = "{ACME.id}"\n[tenants.globex]')
     ended = await run("check", "acme", "--config", config)

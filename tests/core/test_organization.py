@@ -54,12 +54,12 @@ def test_a_code_that_no_terminal_should_see_is_left_out(status: int, body: bytes
     ],
 )
 def test_where_one_is_closed_the_api_is_the_right_one(answers: list[str], withheld: str) -> None:
-    assert closed(CLIENT, answers) == Told(withheld=withheld)
+    assert closed(CLIENT, answers, DATE["date"]) == Told(server_time=NOW, withheld=withheld)
 
 
 def test_where_neither_exists_it_is_not() -> None:
     with pytest.raises(TokenRefused, match=r"Tenant acme: https://api\.mypurecloud\.de knows neither"):
-        closed(CLIENT, ["404", "404 not.found"])
+        closed(CLIENT, ["404", "404 not.found"], None)
 
 
 @pytest.mark.parametrize("status", [401, 403])
