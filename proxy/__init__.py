@@ -44,6 +44,7 @@ Invariants, each with one owner
 * A refresh belongs to its source; callers only wait for it: ``oauth.source``.
 * Among processes one asks, by a lease in the store; what the endpoint answers is stored before anybody uses it, and a
   refresh token that was under way when a process died is tried once more and no oftener: ``oauth.line``, ``core.turn``.
+* A refresh token has one line, whatever the tenants are called that it is configured for: ``oauth.home``.
 * Told to end, it sends nothing more, and waits for what was sent and may be good for one use: ``oauth.line``.
 * With several processes, the one that serves nobody uses the refresh tokens, while somebody waits: ``app.lines``.
 * A store writes only over what its caller has seen, and never over what can't be read: ``oauth.store``.

@@ -273,6 +273,8 @@ class Lines:
             if tenant.grant != "refresh_token":
                 continue
             for client in parts.clients_of(tenant):
+                if client.key in lines:
+                    continue  # tenants of one refresh token share its line, called by the first of their names
                 shared = lines[client.key] = self._lines.get(client.key) or self._new(client)
                 shared.line.client = client
         gone = [shared for key, shared in self._lines.items() if key not in lines]

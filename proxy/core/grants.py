@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from urllib.parse import quote_plus, urlencode, urlsplit
 
+from proxy.core.lineage import digest
 from proxy.core.secret import Secret
 
 ASSERTION_LIFETIME = 120.0
@@ -38,7 +39,7 @@ class Client:
     """An OAuth client of one org, and how it asks for a token: everything that makes a token what it is."""
 
     tenant: str
-    """It makes a token another one only where refresh tokens are kept under it; otherwise it is for messages."""
+    """It makes a token another one only where a login's refresh token is kept under it; else it is for messages."""
     org_id: str | None = field(default=None, kw_only=True)
     """The organization that the token must belong to."""
     api_url: str = field(default="", kw_only=True)
@@ -85,7 +86,7 @@ class Client:
         parts += [self.fallback_grant, self.subject, self.audience, self.scope, self.resource_server]
         parts.append(None if self.signing_key is None else [self.signing_key.algorithm, self.signing_key.key_id])
         parts.append(self.assertion.path if isinstance(self.assertion, AssertionFile) else None)
-        parts.append(self.tenant if self.grant == "refresh_token" else None)
+        parts.append(self.tenant if self.grant == "refresh_token" and self.refresh_token is None else None)
         parts += [sorted(self.parameters.items()), sorted(self.headers.items())]
         parts += [self.member] if self.member else []
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
@@ -106,10 +107,22 @@ class Client:
 
     @property
     def line(self) -> str:
-        """Names what is kept of this client's tokens: of refresh tokens one line, whatever else of it changes."""
+        """The key of the store under which this client's tokens begin: of a configured refresh token, by what stays
+        whatever the tenant is called; else of a login's, by the tenant. ``oauth.home`` tells where they go on.
+
+        A digest, in the clear like every key of a store. It gives no refresh token away: nobody can guess one (RFC
+        6749 10.10: with a probability of 2^-128 at most), so that nobody finds it by its digest.
+        """
         if self.grant != "refresh_token":
             return self.key
-        return hashlib.sha256(json.dumps([self.tenant, self.token_url, self.client_id]).encode()).hexdigest()
+        if self.refresh_token is None:
+            return self.named
+        return _name("refresh_token", digest(self.refresh_token), self.token_url, self.client_id)
+
+    @property
+    def named(self) -> str:
+        """The key of what the tenant's name stands for, where that has refresh tokens."""
+        return _name(self.tenant, self.token_url, self.client_id)
 
     def is_another_proof_of(self, other: Client) -> bool:
         """Whether they differ in nothing but how the client proves who it is: its tokens are as good as before."""
@@ -122,6 +135,10 @@ class Client:
         if self.fallback_grant is None:
             return None
         return replace(self, grant=self.fallback_grant, refresh_token=None, fallback_grant=None)
+
+
+def _name(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def _digest(secret: Secret | None) -> str | None:

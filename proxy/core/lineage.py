@@ -84,11 +84,15 @@ class Record:
     journal: Journal | None = None
     setback: Setback | None = None
     verdict: Verdict | None = None
+    kept_at: str | None = None
+    """The key where the line goes on that this key names (``oauth.home``). What else is here then is another line,
+    which other names lead to.
+    """
 
     @property
     def forget_after(self) -> float | None:
         """When nothing in it is of use any more; None for never: a refresh token is kept until it is replaced."""
-        if self.refresh_token is not None or self.seeds or self.verdict is not None:
+        if self.refresh_token is not None or self.seeds or self.verdict is not None or self.kept_at is not None:
             return None
         ends = [0.0 if self.access is None else self.access.obtained + self.access.lifetime]
         ends += [part.until for part in (self.lease, self.setback) if part is not None]

@@ -50,6 +50,8 @@ class Asker:
     """The lease it has waited for."""
     watched: float = 0.0
     """Seconds since it saw that first, by its own clock."""
+    seeds: bool = True
+    """The record is the line of its configured refresh token, which is taken up nowhere else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def next_step(record: Record, asker: Asker, now: float, *, abandoned: bool = Fal
     :param now: by the store's clock
     :param abandoned: the owner of the record's lease is known to be dead
     """
-    record = _with_seed(record, asker.client)
+    record = _with_seed(record, asker.client) if asker.seeds else record
     if record.access is not None and _is_news(record.access, asker, now):
         return Adopt(record.access)
     lease = record.lease
@@ -149,7 +151,9 @@ def _refresh(record: Record, client: Client, now: float, *, died: bool) -> Step:
 
 
 def _with_seed(record: Record, client: Client) -> Record:
-    """The record with the configured refresh token in it, unless that was taken up before: it is used once."""
+    """The record with the configured refresh token in it, unless that was taken up before: it is used once, whatever
+    its tenants are called.
+    """
     seed = client.refresh_token
     if client.grant != "refresh_token" or seed is None or (name := digest(seed)) in record.seeds:
         return record
@@ -161,8 +165,23 @@ def supplied(record: Record, refresh_token: Secret, *, seeds: tuple[str, ...] = 
     return Record(
         refresh_token=refresh_token,
         generation=record.generation + 1,
-        seeds=(*record.seeds, *(name for name in seeds if name not in record.seeds))[-SEEDS:],
+        kept_at=record.kept_at,
+        seeds=_with_names(record.seeds, seeds),
     )
+
+
+def _with_names(known: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return (*known, *(name for name in more if name not in known))[-SEEDS:]
+
+
+def led(record: Record, seed: str, kept_at: str) -> Record:
+    """What is kept under a tenant's name, leading on to where the line of its configured refresh token is kept.
+
+    What else is kept there stays if another name may lead to it; a login's refresh token is replaced.
+    """
+    if not record.seeds:
+        record = Record(generation=record.generation + 1)
+    return replace(record, kept_at=kept_at, seeds=_with_names(record.seeds, (seed,)))
 
 
 def is_usable(access: Access, now: float) -> bool:
@@ -217,6 +236,8 @@ def merged(current: Record, asked: Ask, outcome: Record, owner: str) -> Record |
     A refresh token that is not the one we began with came by a login, the configuration or another's request that
     was later than ours. The lease of another stays, and so does what it has written in the journal.
     """
+    if current.kept_at is not None:
+        outcome = replace(outcome, kept_at=current.kept_at, seeds=_with_names(outcome.seeds, current.seeds))
     if is_older(current, asked.record):
         return outcome
     if not _same(current.refresh_token, asked.record.refresh_token):

@@ -195,7 +195,10 @@ class Line:
             self._pardons, self._pardoned = False, record.setback
         lease, since = self._watched
         watched = self._clock().elapsed - since
-        asker = turn.Asker(self.client, self._shelf.owner, self._access, rejected, self._pardoned, lease, watched)
+        seeds = seen.key == self.client.line
+        asker = turn.Asker(
+            self.client, self._shelf.owner, self._access, rejected, self._pardoned, lease, watched, seeds=seeds
+        )
         return seen, turn.next_step(record, asker, seen.now, abandoned=seen.abandoned)
 
     async def _do(self, seen: Reading, step: Adopt | Wait | Refuse | GiveUp) -> Obtained | Refuse | None:

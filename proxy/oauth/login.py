@@ -14,6 +14,7 @@ from proxy.core.secret import Secret
 from proxy.core.tokens import Instant
 from proxy.errors import LoginFailed, TokenError
 from proxy.oauth.clock import Clock
+from proxy.oauth.home import Home
 from proxy.oauth.store import TokenStore
 
 
@@ -71,8 +72,9 @@ class Registrar:
         # A configured one that was not used yet is older than the login, and is not to take its place.
         seeds = () if client.refresh_token is None else (digest(client.refresh_token),)
         lifetime = tokens.lifetime(answer.expires_in, server_time=answer.server_time or asked.wall)
+        home = Home(self.store)
         while True:
-            seen = await self.store.load(client.line)
+            seen = await home.load(client)
             supplied = turn.supplied(seen.record or Record(), Secret(answer.refresh_token), seeds=seeds)
             obtained = seen.now - (self.clock().elapsed - asked.elapsed)
             access = Access(Secret(answer.access_token), obtained, lifetime, client.key)

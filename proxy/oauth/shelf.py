@@ -22,6 +22,7 @@ from proxy.core.turn import Ask
 from proxy.errors import StoreError
 from proxy.oauth.clock import Clock
 from proxy.oauth.endpoint import REQUEST_TIMEOUT
+from proxy.oauth.home import Home
 from proxy.oauth.store import Reading, TokenStore
 
 log = logging.getLogger(__name__)
@@ -66,6 +67,7 @@ async def _promptly(after: float = 0.0) -> AsyncIterator[None]:
 class _Unsaved:
     """What the store did not take."""
 
+    key: str
     asked: Ask
     outcome: Record
 
@@ -92,6 +94,7 @@ class Shelf:
         self.owner = f"{store.owner}/{next(_numbers)}"
         self._key = client.line
         self._store = store
+        self._home = Home(store)
         self._clock = clock
         self._sleep = sleep
         self._known = Record()
@@ -124,11 +127,13 @@ class Shelf:
         try:
             async with _promptly():
                 await self._save()
-                seen = await self._store.load(self._key)
+                seen = await self._home.load(self.client)
         except StoreError as error:
             return self._go_alone(self._known, error)
         self._lead = seen.now - self._clock().elapsed
         record = seen.record or Record()
+        if seen.key != self._key:
+            self._key, self._known = seen.key, Record()
         if record.generation < self._known.generation:
             log.error(
                 "tenant %s: the store has lost the newest refresh token; it is put back",
@@ -196,7 +201,7 @@ class Shelf:
         except StoreError as error:
             self._tell_failure("what the token endpoint answered could not be stored", error)
         if not self._may_go_alone or self.unsaved:
-            self._save_later(_Unsaved(asked, outcome))
+            self._save_later(_Unsaved(held.key, asked, outcome))
         return True
 
     async def release(self, held: Reading, asked: Ask) -> None:
@@ -217,7 +222,7 @@ class Shelf:
         if seen.version != ALONE:
             journal = None if seen.record is None else seen.record.journal
             outcome = replace(asked.record, lease=None, journal=journal)
-            self._save_later(_Unsaved(asked, outcome))
+            self._save_later(_Unsaved(seen.key, asked, outcome))
 
     async def close(self) -> None:
         """Stores what is not stored yet, if that can be done in ``LAST_WRITES`` seconds."""
@@ -269,12 +274,13 @@ class Shelf:
 
     async def _replace(self, seen: Reading, asked: Ask, outcome: Record) -> bool:
         while await self._store.replace(seen, outcome) is None:
-            seen = await self._store.load(self._key)
+            seen = await self._store.load(seen.key)
             better = turn.merged(seen.record or Record(), asked, outcome, self.owner)
             if better is None:
                 return False
             outcome = better
-        self._known = outcome
+        if seen.key == self._key:
+            self._known = outcome
         return True
 
     async def _save(self) -> None:
@@ -285,7 +291,7 @@ class Shelf:
         async with self._one_saves:
             if (unsaved := self._unsaved) is None:
                 return
-            seen = await self._store.load(self._key)
+            seen = await self._store.load(unsaved.key)
             outcome = turn.merged(seen.record or Record(), unsaved.asked, unsaved.outcome, self.owner)
             if outcome is not None:
                 await self._replace(seen, unsaved.asked, outcome)

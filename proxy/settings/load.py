@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from proxy.core.lineage import digest
 from proxy.core.routing import TENANT_NAME
 from proxy.core.secret import Secret
 from proxy.errors import ConfigurationError
@@ -33,7 +32,7 @@ from proxy.settings.model import (
 )
 from proxy.settings.problems import Location, expectation, line, nearest, quoted
 from proxy.settings.stores import default_place
-from proxy.settings.tenants import idle, lacking, merged, resolved
+from proxy.settings.tenants import idle, lacking, merged, resolved, unlike_twins
 from proxy.settings.values import Place, proxy_of, reason
 
 M = TypeVar("M", bound=Section)
@@ -90,7 +89,6 @@ class _Reader:
         self.check_callers(main.access, tables)
         self.check_default_tenant(main.routing.default_tenant, tables)
         self.check_tenants(tables, own)
-        self.check_refresh_tokens(tables)
         upstream = self.upstream(main.upstream)
         return None if self.problems else self.built(main, tables, upstream)
 
@@ -269,22 +267,20 @@ class _Reader:
             self.report(self.path, ("tenants",), f"no tenant is configured; {advice}")
         if "defaults" in refused[()]:
             return
+        sound: dict[str, TenantTable] = {}
         for name, table in tables.items():
             broken = refused[("tenants", name)] | refused[("defaults",)]
-            for key, message in lacking(table, broken) + idle(table, own[name], broken):
+            found = lacking(table, broken) + idle(table, own[name], broken)
+            for key, message in found:
                 self.report(self.homes[name], ("tenants", name, key), message)
-
-    def check_refresh_tokens(self, tables: Mapping[str, TenantTable]) -> None:
-        """Each is one tenant's: a second one would use it again, and the server revoke all that came of it."""
-        owners: dict[str, str] = {}
-        for name, table in tables.items():
-            if table.grant != "refresh_token" or table.refresh_token is None:
-                continue
-            owner = owners.setdefault(digest(table.refresh_token), name)
-            if owner != name:
-                login = f"genesys-auth-proxy login {name}"
-                message = f"expected one of its own, such as {login} gets: this one is that of tenants.{owner}"
-                self.report(self.homes[name], ("tenants", name, "refresh_token"), message)
+            if not found and not broken:
+                sound[name] = table
+        for name, before, differing in unlike_twins(sound):
+            message = (
+                f"is that of tenants.{before} too, whose {' and '.join(differing)} is another, and a refresh token is "
+                f"used once; make that the same, or take this out and run: genesys-auth-proxy login {name}"
+            )
+            self.report(self.homes[name], ("tenants", name, "refresh_token"), message)
 
 
 def _syntax(error: tomllib.TOMLDecodeError) -> str:

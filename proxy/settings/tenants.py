@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from types import MappingProxyType
 
 from proxy.core import regions
 from proxy.core.grants import SigningKey
+from proxy.core.lineage import digest
 from proxy.settings.model import TenantSettings, TenantTable
 from proxy.settings.problems import quoted
 
 URLS = ("api_url", "login_url", "webmessaging_url", "cdn_url")
+
+_MAKE_A_TOKEN = (
+    "login_url", "client_id", "client_secret", "client_auth", "fallback_grant", "signing_key", "assertion", "subject",
+    "audience", "scope", "resource_server", "token_parameters", "token_headers", "org_id",
+)  # fmt: skip
+"""Of a tenant's settings, beside grant and refresh token; ``core.grants.Client.key`` is made of the same."""
 
 
 def merged(own: TenantTable, defaults: TenantTable) -> TenantTable:
@@ -82,6 +89,24 @@ def _takes_assertion(table: TenantTable) -> bool:
 
 def _signs(table: TenantTable) -> bool:
     return table.client_auth == "private_key_jwt" or _signs_grant(table)
+
+
+def unlike_twins(tables: Mapping[str, TenantTable]) -> Iterator[tuple[str, str, list[str]]]:
+    """Tenants with the refresh token of one before them, which would get other tokens with it: the tenant, the one
+    before, and the keys in which they differ. A refresh token is used once, so that only one of them could have it;
+    those that differ in nothing have their tokens in common.
+
+    :param tables: merged, and lacking nothing
+    """
+    first: dict[str, str] = {}
+    for name, table in tables.items():
+        if table.grant != "refresh_token" or table.refresh_token is None:
+            continue
+        before = first.setdefault(digest(table.refresh_token), name)
+        if before != name:
+            one, other = resolved(before, tables[before]), resolved(name, table)
+            if differing := [key for key in _MAKE_A_TOKEN if getattr(one, key) != getattr(other, key)]:
+                yield name, before, differing
 
 
 def idle(table: TenantTable, own: Collection[str], broken: Collection[str]) -> list[tuple[str, str]]:

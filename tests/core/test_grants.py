@@ -351,6 +351,13 @@ def test_the_tenants_name_its_api_and_the_order_of_parameters_and_fields_make_no
     assert one.key == other.key
 
 
+def test_a_configured_refresh_token_is_one_whatever_its_tenants_are_called_and_a_login_is_each_ones_own() -> None:
+    person = replace(CLIENT, grant="refresh_token")
+    for refresh_token, same in ((Secret("first"), True), (None, False)):
+        one = replace(person, refresh_token=refresh_token)
+        assert (replace(one, tenant="emca").key == one.key) is same
+
+
 def test_a_key_does_not_give_the_secret_away() -> None:
     assert SECRET not in CLIENT.key
     assert len(CLIENT.key) == 64

@@ -24,6 +24,7 @@ from proxy.core.turn import (
     failed,
     granted,
     is_usable,
+    led,
     merged,
     next_step,
     set_back,
@@ -220,6 +221,38 @@ def test_a_new_configured_refresh_token_takes_the_place_of_what_is_kept() -> Non
     assert found.refresh_token == Secret("new")
     kept = replace(found.record, lease=None, journal=None)
     assert kept == Record(refresh_token=Secret("new"), generation=6, seeds=(digest(SEED), digest(Secret("new"))))
+
+
+def test_a_configured_refresh_token_is_taken_up_in_no_line_but_its_own() -> None:
+    elsewhere = asker(replace(PERSON, refresh_token=Secret("new")), seeds=False)
+    found = step(RECORD, elsewhere)
+    assert isinstance(found, Ask)
+    assert (found.refresh_token, found.record.seeds) == (CURRENT, RECORD.seeds)
+    assert isinstance(step(Record(), elsewhere), Refuse)
+
+
+def test_a_name_leads_elsewhere_and_keeps_what_other_names_may_lead_to() -> None:
+    record = replace(RECORD, verdict=Verdict(digest(CURRENT), NOW, lost=False), access=ACCESS)
+    assert led(record, "new", "there") == replace(record, kept_at="there", seeds=(digest(SEED), "new"))
+    again = led(led(record, "new", "there"), "newer", "elsewhere")
+    assert again == replace(record, kept_at="elsewhere", seeds=(digest(SEED), "new", "newer"))
+
+
+def test_a_name_that_leads_elsewhere_keeps_no_refresh_token_of_a_login() -> None:
+    record = Record(refresh_token=CURRENT, generation=5, access=ACCESS, lease=Lease("other/1", NOW + 9))
+    found = led(record, "new", "there")
+    assert found == Record(kept_at="there", seeds=("new",), generation=6)
+    asked = Ask(record, PERSON, CURRENT)
+    answered = granted(asked, ACCESS, Secret("next"))
+    assert merged(found, asked, answered, "me/1") is None, "whoever was refreshing that lets go of it"
+
+
+def test_what_is_written_later_leaves_a_name_where_it_leads_by_then() -> None:
+    leading = led(RECORD, "new", "there")
+    for current in (leading, replace(leading, refresh_token=Secret("old"), generation=4)):
+        found = merged(current, ASKED, OUTCOME, "me/1")
+        assert found == replace(OUTCOME, kept_at="there", seeds=(digest(SEED), "new"))
+    assert supplied(leading, Secret("login")).kept_at == "there"
 
 
 def test_of_configured_refresh_tokens_the_latest_are_remembered() -> None:

@@ -103,7 +103,8 @@ async def test_refresh_tokens_of_tenants_that_nobody_calls_are_in_the_store_alon
     _, store, called, idle = await _call_once("refresh_token")
     assert called["Secret"] >= TENANTS
     assert not idle
-    assert all(decode(value).refresh_token is not None for value, _ in store.kept.values())
+    assert sum(decode(value).refresh_token is not None for value, _ in store.kept.values()) == TENANTS
+    assert sum(decode(value).kept_at is not None for value, _ in store.kept.values()) == TENANTS, "their names"
 
 
 @in_virtual_time
@@ -120,7 +121,7 @@ async def test_a_refresh_token_that_is_not_stored_yet_is_kept() -> None:
         assert source.busy, "it still has what the store has not taken"
         store.down = False
         await asyncio.sleep(LONGEST_NAP)
-        [(value, _)] = store.kept.values()
+        value, _ = store.kept[source.client.line]
         assert decode(value).refresh_token == Secret("refresh-0")
         assert not source.busy
 

@@ -2,13 +2,14 @@
 
 Processes want tokens, are killed and come again, the store goes and comes, a writing happens though its process is
 told that it failed, and the token endpoint takes its time between using a refresh token up and answering. The model of
-the endpoint revokes everything at the first reuse, as servers with reuse detection do.
+the endpoint revokes everything at the first reuse, as servers with reuse detection do. The processes know the tenant
+by several names.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
@@ -16,14 +17,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from proxy.core.answers import TokenAnswer
 from proxy.core.grants import Client
-from proxy.core.lineage import Record
+from proxy.core.lineage import Record, digest
 from proxy.core.secret import Secret
 from proxy.errors import StoreError, TokenRefused, TokenUnavailable
+from proxy.oauth.home import Home
 from proxy.oauth.line import Line, Obtained
 from proxy.oauth.store import Reading
 from proxy.oauth.store.memory import MemoryStore
 from tests.oauth import fakes
 from tests.oauth.virtual_time import VirtualClock, VirtualLoop, settle
+
+PERSON = fakes.client(grant="refresh_token")
 
 LIFETIME = 30.0
 TIMEOUT = 10.0
@@ -122,17 +126,28 @@ class LineMachine(RuleBasedStateMachine):
         """By refresh token, how often it may be sent once more: a process died or got no answer."""
         self.revoked = False
 
-    @initialize(count=st.integers(1, 3), sees_deaths=st.booleans())
-    def begin(self, count: int, sees_deaths: bool) -> None:
+    @initialize(count=st.integers(1, 3), sees_deaths=st.booleans(), names=st.integers(1, 3), since_before=st.booleans())
+    def begin(self, count: int, sees_deaths: bool, names: int, since_before: bool) -> None:
         self.sees_deaths = sees_deaths
+        self.names = names
+        if since_before:
+            self.loop.run_until_complete(self._keep_as_before())
         for _ in range(count):
             self._start()
 
+    async def _keep_as_before(self) -> None:
+        """Keeps the line under a tenant's name, as earlier versions did, which this one has seen since."""
+        seed = Secret(self.valid)
+        record = Record(refresh_token=seed, generation=1, seeds=(digest(seed),))
+        await self.kept.replace(await self.kept.load(PERSON.named), record)
+        await Home(self.kept).load(PERSON)
+
     def _start(self) -> None:
+        """Each knows the tenant by another name, of as many as there are."""
         self.started += 1
         process = Process(self.started)
         process.line = Line(
-            fakes.client(grant="refresh_token"),
+            replace(PERSON, tenant=("acme", "emca", "meca")[self.started % self.names]),
             Endpoint(self, process),
             SharedStore(self, process),
             asked=lambda *_: None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from functools import cache
@@ -191,24 +192,54 @@ def test_a_refresh_token_is_configured_or_comes_by_a_login(folder: Folder) -> No
     assert (found.refresh_token, found.fallback_grant) == (Secret("r1"), None)
 
 
-@pytest.mark.parametrize("given", ['"hunter2"', '{ file = "token" }', '{ env = "TOKEN" }'])
-def test_a_refresh_token_is_one_tenants(folder: Folder, given: str) -> None:
-    folder.write("token", "hunter2\n")
-    twin = REFRESHING.replace("acme", "twin")
-    text = f'{REFRESHING}refresh_token = "hunter2"\nscope = "a"\n{twin}refresh_token = '
-    environ = {"TOKEN": "hunter2"}
-    assert set(folder.load(f'{text}"another"', environ).tenants) == {"acme", "twin"}
-    message = "expected one of its own, such as genesys-auth-proxy login twin gets: this one is that of tenants.acme"
-    assert folder.problems(f"{text}{given}", environ) == [f"proxy.toml: tenants.twin.refresh_token: {message}"]
+TWIN = REFRESHING.replace("tenants.acme", "tenants.twin")
+SAME = 'refresh_token = "r1"\n'
 
 
-def test_a_refresh_token_of_defaults_is_one_tenants_too(folder: Folder) -> None:
-    text = f'[defaults]\ngrant = "refresh_token"\nrefresh_token = "r1"\n{TENANT}{SECRET}'
-    assert folder.load(text).tenants["acme"].refresh_token == Secret("r1")
-    (problem,) = folder.problems(text + TENANT.replace("acme", "globex") + SECRET)
-    assert problem.startswith("proxy.toml: tenants.globex.refresh_token: expected one of its own")
-    others = f'{TENANT.replace("acme", "globex")}{SECRET}grant = "client_credentials"\n'
-    assert set(folder.load(text + others).tenants) == {"acme", "globex"}, "it does not use it"
+@pytest.mark.parametrize("more", ["", 'allow = ["GET /**"]\n', "keep_warm = false\nrefresh_ahead = 5\n"])
+def test_tenants_that_get_the_same_tokens_may_have_one_refresh_token(folder: Folder, more: str) -> None:
+    tenants = folder.load(REFRESHING + SAME + TWIN + SAME + more).tenants
+    assert {tenant.refresh_token.reveal() for tenant in tenants.values() if tenant.refresh_token} == {"r1"}
+
+
+OTHER = {
+    "scope": 'scope = ["a"]', "org_id": 'org_id = "x"', "resource_server": 'resource_server = "x"',
+    "login_url": 'login_url = "https://login.example"', "client_auth": 'client_auth = "client_secret_post"',
+    "fallback_grant": 'fallback_grant = "client_credentials"', "token_headers": 'token_headers = { a = "b" }',
+    "token_parameters": 'token_parameters = { a = "b" }',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("key", OTHER)
+def test_tenants_that_get_other_tokens_may_not_have_one_refresh_token(folder: Folder, key: str) -> None:
+    (problem,) = folder.problems(f"{REFRESHING}{SAME}{TWIN}{SAME}{OTHER[key]}")
+    assert problem == (
+        f"proxy.toml: tenants.twin.refresh_token: is that of tenants.acme too, whose {key} is another, and a refresh "
+        "token is used once; make that the same, or take this out and run: genesys-auth-proxy login twin"
+    )
+    assert folder.load(f'{REFRESHING}{SAME}{TWIN}refresh_token = "r2"\n{OTHER[key]}').tenants.keys() == {"acme", "twin"}
+
+
+def test_the_same_refresh_token_is_found_wherever_it_stands(folder: Folder) -> None:
+    (folder.path / "token").write_text("r1\n")
+    given = [SAME, 'refresh_token = { env = "TOKEN" }\n', 'refresh_token = { file = "token" }\n']
+    for one, other in itertools.permutations(given, 2):
+        text = f"{REFRESHING}{one}{TWIN}{other}scope = 'x'"
+        (problem,) = folder.problems(text.replace("'x'", '["x"]'), {"TOKEN": "r1"})
+        assert problem.startswith("proxy.toml: tenants.twin.refresh_token: is that of tenants.acme too")
+        assert "r1" not in problem
+
+
+def test_a_default_refresh_token_of_several_clients_is_an_error_for_all_but_the_first(folder: Folder) -> None:
+    text = f'[defaults]\ngrant = "refresh_token"\n{SAME}'
+    for name in ("one", "two", "six"):
+        text += f'[tenants.{name}]\nregion = "mypurecloud.de"\nclient_id = "id-of-{name}"\nclient_secret = "secret"\n'
+    problems = folder.problems(text)
+    assert [problem.partition(" too,")[0] for problem in problems] == [
+        f"proxy.toml: tenants.{name}.refresh_token: is that of tenants.one" for name in ("two", "six")
+    ]
+    text += '[tenants.plain]\nregion = "mypurecloud.de"\ngrant = "client_credentials"\nclient_id = "p"\n'
+    assert len(folder.problems(text + 'client_secret = "secret"\n')) == 2, "one that does not use it has its own"
 
 
 def test_the_fallback_grant_needs_what_it_would_need_alone(folder: Folder) -> None:

@@ -10,7 +10,9 @@ from proxy.core.lineage import Access, Journal, Lease, Record, Setback, Verdict
 from proxy.core.secret import Secret
 from proxy.errors import StoreError
 
-SHAPE = 1
+SHAPE = 2
+PLAIN = 1
+"""The shape of a record that leads nowhere else: versions that know of no other write and read it."""
 
 _PARTS = {"access": Access, "lease": Lease, "journal": Journal, "setback": Setback, "verdict": Verdict}
 _SECRETS = frozenset({"token"})
@@ -20,7 +22,9 @@ T = TypeVar("T")
 
 def encode(record: Record) -> bytes:
     """The record as it is stored; what it does not have is left out."""
-    content: dict[str, Any] = {"shape": SHAPE, "generation": record.generation}
+    content: dict[str, Any] = {"shape": PLAIN, "generation": record.generation}
+    if record.kept_at is not None:
+        content |= {"shape": SHAPE, "kept_at": record.kept_at}
     if record.refresh_token is not None:
         content["refresh_token"] = record.refresh_token.reveal()
     if record.seeds:
@@ -40,7 +44,7 @@ def decode(data: bytes) -> Record:
     """
     try:
         content = json.loads(data)
-        if content["shape"] != SHAPE:
+        if content["shape"] not in (PLAIN, SHAPE):
             raise StoreError("The token store was written by a later version of this program; use that one.")
         refresh_token = content.get("refresh_token")
         parts = {name: _part(kind, content.get(name)) for name, kind in _PARTS.items()}
@@ -49,6 +53,7 @@ def decode(data: bytes) -> Record:
             generation=content["generation"],
             seeds=tuple(content.get("seeds", ())),
             organization=content.get("organization"),
+            kept_at=content.get("kept_at"),
             **parts,
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

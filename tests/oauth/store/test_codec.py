@@ -34,6 +34,7 @@ records = st.builds(
     journal=perhaps(st.builds(Journal, times, st.booleans())),
     setback=perhaps(st.builds(Setback, times, times, st.integers(0, 99), texts, texts, st.booleans())),
     verdict=perhaps(st.builds(Verdict, texts, times, st.booleans())),
+    kept_at=perhaps(texts),
 )
 
 
@@ -47,6 +48,10 @@ def test_a_record_is_plain_text_that_names_its_shape() -> None:
     assert content["shape"] == 1
     assert content["refresh_token"] == "the-refresh-token"
     assert json.loads(encode(Record())) == {"shape": 1, "generation": 0}
+
+
+def test_a_record_that_leads_elsewhere_is_none_for_versions_that_would_not_follow() -> None:
+    assert json.loads(encode(Record(kept_at="x"))) == {"shape": 2, "generation": 0, "kept_at": "x"}
 
 
 @pytest.mark.parametrize(
@@ -67,4 +72,4 @@ def test_bytes_that_are_no_record_are_an_error_that_quotes_nothing(data: bytes) 
 
 def test_a_record_of_a_later_version_is_told_as_one() -> None:
     with pytest.raises(StoreError, match="later version"):
-        decode(b'{"shape":2,"secrets":"hidden"}')
+        decode(b'{"shape":3,"secrets":"hidden"}')

@@ -49,6 +49,12 @@ async def test_an_empty_record_comes_back_as_one(place: Place) -> None:
         assert (await store.load("key")).record == Record(seeds=("one",))
 
 
+async def test_a_record_that_leads_elsewhere_comes_back_as_one(place: Place) -> None:
+    async with place.opened() as store:
+        await put(store, "key", replace(FULL, kept_at="yek"))
+        assert (await store.load("key")).record == replace(FULL, kept_at="yek")
+
+
 async def test_each_key_has_its_own_record(place: Place) -> None:
     async with place.opened() as store:
         await put(store, "a", named("A"))
@@ -227,10 +233,12 @@ async def test_an_expired_access_token_is_forgotten_and_a_refresh_token_never(sh
         await put(store, "access", Record(access=old))
         await put(store, "refresh", replace(named("kept"), access=old))
         await put(store, "new", Record(access=replace(old, obtained=time.time())))
+        await put(store, "leading", Record(kept_at="refresh"))
     async with shared_place.opened() as store:
         assert (await store.load("access")).record is None
         assert (await store.load("refresh")).record is not None
         assert (await store.load("new")).record is not None
+        assert (await store.load("leading")).record is not None
 
 
 # --- secrecy ---
