@@ -124,6 +124,11 @@ class Client:
         """The key of what the tenant's name stands for, where that has refresh tokens."""
         return _name(self.tenant, self.token_url, self.client_id)
 
+    @property
+    def logins(self) -> str:
+        """The key of the line of logins under the tenant's name, where that name has had a refresh token as well."""
+        return _name("login", self.tenant, self.token_url, self.client_id)
+
     def is_another_proof_of(self, other: Client) -> bool:
         """Whether they differ in nothing but how the client proves who it is: its tokens are as good as before."""
         one, two = (replace(client, client_secret=None, signing_key=None, client_auth="") for client in (self, other))

@@ -5,7 +5,8 @@ that have it, at the same time or one after the other, in this process or anothe
 that have two never write over each other's. What a tenant's name stands for (``Client.named``) leads to the line of the
 refresh token that was configured last under that name; so a tenant goes on whose refresh token was taken out of the
 configuration again, and another process that has an older configuration takes part in what the newer brought. A tenant
-that never had one has its logins' line under its name.
+that never had one has its logins' line under its name. A login takes the place of what its tenant's refresh token has
+brought, for all that have this one; of a tenant that has none any more, it begins a line of its own.
 
 Versions that knew no such leading kept each line under the tenant's name. There it stays, and the key of its configured
 refresh token leads there.
@@ -15,6 +16,8 @@ so it does no harm to die in between.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from proxy.core import turn
 from proxy.core.grants import Client
@@ -49,6 +52,20 @@ class Home:
             if key is not None:
                 self._known = key
                 return named if key == client.named else await self._store.load(key)
+
+    async def supply(self, client: Client, seen: Reading, record: Record) -> bool:
+        """Puts a login's record in the place of what ``load`` brought; False where another has written meanwhile.
+
+        :raises StoreError: the store can't be used
+        """
+        if client.refresh_token is not None or seen.key in (client.named, client.logins):
+            return await self._store.replace(seen, record) is not None
+        # The line is that of a refresh token which other tenants may have.
+        named, begun = await self._store.load(client.named), await self._store.load(client.logins)
+        if await self._store.replace(begun, record) is None:
+            return False
+        leading = replace(named.record or Record(), kept_at=client.logins)
+        return await self._store.replace(named, leading) is not None
 
     async def _find(self, named: Reading, client: Client) -> str | None:
         """The key; None where another process has written meanwhile."""

@@ -79,5 +79,5 @@ class Registrar:
             obtained = seen.now - (self.clock().elapsed - asked.elapsed)
             access = Access(Secret(answer.access_token), obtained, lifetime, client.key)
             record = replace(supplied, access=access, organization=told.id)
-            if await self.store.replace(seen, record) is not None:
+            if await home.supply(client, seen, record):
                 return

@@ -9,7 +9,7 @@ import pytest
 from proxy.core.grants import Client
 from proxy.core.lineage import Record, digest
 from proxy.core.secret import Secret
-from proxy.core.turn import LOOK_AGAIN, Refuse
+from proxy.core.turn import LOOK_AGAIN, Refuse, supplied
 from proxy.errors import StoreError
 from proxy.oauth.home import Home
 from proxy.oauth.line import Line, Obtained
@@ -44,8 +44,9 @@ class World:
         before = len(self.endpoint.shown)
         for one in asking:
             line = one if isinstance(one, Line) else self.line(one)
+            sent = len(self.endpoint.shown)
             outcome = await line.next(rejected=True)
-            while isinstance(outcome, Obtained) and len(self.endpoint.shown) == before:
+            while isinstance(outcome, Obtained) and len(self.endpoint.shown) == sent:
                 outcome = await line.next(rejected=True)  # that was another's
             assert isinstance(outcome, Obtained), outcome
         return self.endpoint.shown[before:]
@@ -145,6 +146,47 @@ async def test_a_name_without_any_refresh_token_needs_a_login() -> None:
     outcome = await World().line(given(A, None)).next()
     assert isinstance(outcome, Refuse)
     assert (outcome.error.error, outcome.pause) == ("login_required", LOOK_AGAIN)
+
+
+# --- logins ---
+
+
+async def log_in(world: World, client: Client, refresh_token: str) -> None:
+    home = Home(world.store)
+    seen = await home.load(client)
+    seeds = () if client.refresh_token is None else (digest(client.refresh_token),)
+    assert await home.supply(client, seen, supplied(seen.record or Record(), Secret(refresh_token), seeds=seeds))
+
+
+@in_virtual_time
+async def test_a_login_is_for_all_that_have_the_tenants_refresh_token() -> None:
+    world = World()
+    running = [world.line(A), world.line(B)]
+    assert await world.sent(*running) == ["refresh-0", "refresh-1"]
+    await log_in(world, B, "login-1")
+    assert await world.sent(*running) == ["login-1", "refresh-3"]
+
+
+@in_virtual_time
+async def test_a_login_before_the_first_use_takes_the_place_of_the_configured_refresh_token() -> None:
+    world = World()
+    await log_in(world, A, "login-1")
+    assert [await world.next(client) for client in (B, A)] == ["login-1", "refresh-1"]
+
+
+@in_virtual_time
+async def test_a_login_of_a_tenant_that_has_no_refresh_token_any_more_is_its_own() -> None:
+    world = World()
+    older = world.line(A)
+    assert await world.sent(older) == ["refresh-0"]
+    running = world.line(given(A, None))
+    assert await world.sent(running, B) == ["refresh-1", "refresh-2"]
+    for login in ("login-1", "login-2"):
+        await log_in(world, given(A, None), login)
+        assert await world.sent(running) == [login]
+    assert await world.next(B) == "refresh-3", "that of others stays"
+    assert await world.sent(older) == ["refresh-5"], "who has an older configuration takes part"
+    assert await world.next(given(A, "new-0")) == "new-0"
 
 
 # --- stores of versions that knew no leading ---
