@@ -254,6 +254,16 @@ def is_older(record: Record, known: Record) -> bool:
     return record.generation < known.generation
 
 
+def has_lost(record: Record, known: Record) -> bool:
+    """What stands in the place of a known record is an earlier one: older, or of the same refresh token, but without
+    the note that this was sent, or not leading where the known one leads.
+    """
+    if record.generation == known.generation and _same(record.refresh_token, known.refresh_token):
+        sent = record.journal is None and known.journal is not None
+        return sent or known.kept_at not in (None, record.kept_at)
+    return is_older(record, known)
+
+
 def needs_login(client: Client, *, lost: bool, known: bool) -> TokenError:
     """The error of a tenant that no request can help; only a new refresh token does."""
     if not known:

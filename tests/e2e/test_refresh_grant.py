@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -91,6 +93,41 @@ async def test_two_proxies_on_one_store_use_each_refresh_token_once(
         found = await asyncio.gather(*(calls(proxy, 2.5 * LIFETIME) for proxy in (one, two, one, two)))
     assert set().union(*found) == {200}
     assert await reuses(server) == 0
+
+
+async def test_a_store_that_is_removed_or_goes_back_to_an_older_copy_costs_no_refresh_token(
+    server: AuthorizationServer, tmp_path: Path
+) -> None:
+    text = configuration(server, tmp_path, refresh_token=await server.login("web"))
+    file, store, copy = (tmp_path / name for name in ("proxy.toml", "tokens.db", "copy.db"))
+    file.write_text(text)
+
+    async def meddle() -> None:
+        await asyncio.sleep(1)
+        with contextlib.closing(sqlite3.connect(store)) as kept, contextlib.closing(sqlite3.connect(copy)) as target:
+            kept.backup(target)
+        await asyncio.sleep(LIFETIME)
+        copy.replace(store)
+        await asyncio.sleep(LIFETIME)
+        remove(store, "", "-wal", "-shm")
+        await asyncio.sleep(LIFETIME)
+
+    async with run_proxy(text) as one, run_proxy(text) as two:
+        async with asyncio.TaskGroup() as group:
+            meddling = group.create_task(meddle(), name="meddling")
+            load = [group.create_task(calls(proxy, 3 * LIFETIME + 2)) for proxy in (one, two)]
+        assert meddling.done()
+        assert set().union(*(task.result() for task in load)) == {200}
+        checked = await run("check", "--config", file)
+        assert checked.code == 0, checked.stdout
+    async with run_proxy(text) as again:
+        assert set(await calls(again, LIFETIME)) == {200}
+    assert await reuses(server) == 0
+
+
+def remove(path: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        path.with_name(path.name + suffix).unlink()
 
 
 async def test_a_used_refresh_token_is_sent_once_and_a_new_one_heals(

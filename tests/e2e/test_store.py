@@ -63,6 +63,11 @@ def all_bytes(folder: Path) -> bytes:
     return b"".join(file.read_bytes() for file in folder.iterdir() if file.is_file())
 
 
+def remove_all(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+
+
 async def test_a_restart_goes_on_with_the_token_that_is_there(store_url: str) -> None:
     async with world(f'url = "{store_url}"') as shared:
         for _ in range(3):
@@ -175,6 +180,24 @@ async def test_a_refresh_token_that_kill_9_took_along_is_tried_once_more_and_tol
             assert "a process was killed, and the answer with the next one is lost" in shown["diagnosis"]
         assert sandbox.ledger.refresh_token_reuses == 1
         assert sandbox.ledger.token_requests["acme", "refresh_token", "invalid_grant"] == 1, "never in a loop"
+
+
+async def test_a_store_that_is_removed_while_nobody_calls_is_there_for_whoever_comes_next(tmp_path: Path) -> None:
+    """Tokens that live for a day are not looked at for hours."""
+    [org] = make_orgs(["acme"])
+    async with Sandbox(SandboxOptions(orgs=(org,))) as sandbox:
+        tenant = tenant_toml(org, grant="refresh_token", refresh_token=org.clients[0].refresh_token)
+        configuration = f'{ports_toml(sandbox.base_url)}\n[store]\nurl = "sqlite:{tmp_path}/tokens.db"\n{tenant}'
+        async with run_proxy(configuration) as idle:
+            assert await status(idle) == 200
+            remove_all(tmp_path)
+            await idle.said("entries are put back")
+            async with run_proxy(configuration) as next_one:
+                assert await status(next_one) == 200
+            sandbox.revoke("acme")
+            assert await status(idle) == 200
+        assert sandbox.ledger.refresh_token_reuses == 0
+        assert sandbox.ledger.token_requests["acme", "refresh_token", "ok"] == 2
 
 
 async def test_nothing_is_kept_on_request() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from proxy.errors import ConfigurationError
+from proxy.oauth.store.files import Files, alone, beside
 
 log = logging.getLogger(__name__)
 
@@ -45,30 +46,33 @@ class StoreNotWritable(ConfigurationError):
     """The place of the file is one where this process may not write."""
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path) -> tuple[sqlite3.Connection, Files]:
     """A connection to the file, which is made if there is none; for the calling thread alone.
 
     :raises ConfigurationError: it can't be used; nothing in it was changed
     """
     try:
-        _make(path)
-        if path.is_dir():
-            raise ConfigurationError([f"store.url: {path} is a folder; name a file in it"])
-        if 0 < path.stat().st_size < SMALLEST:
-            raise ConfigurationError([f"store.url: {path} {_NO_DATABASE}"])
-        uri = f"{path.absolute().as_uri()}?mode=rw"
-        database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT)
-        try:
-            _prepare(database, path)
-        except BaseException:
-            database.close()
-            raise
-        return database
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with alone(path.parent):
+            return _open(path)
     except sqlite3.Error as error:
         raise _refused(path, error) from None
     except OSError as error:
         kind = StoreNotWritable if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) else ConfigurationError
         raise kind([f"store.url: {path} can't be opened ({_reason(path, error)})"]) from None
+
+
+def settle(database: sqlite3.Connection, path: Path) -> None:
+    """What is done to a file that is ours and can be read, each time that it is opened; all that belongs beside it is
+    there then.
+
+    :raises ConfigurationError: it can't be used
+    """
+    try:
+        _close_up(path)
+        database.execute("DELETE FROM tokens WHERE forget_after < ?", (time.time(),))
+    except sqlite3.Error as error:
+        raise _refused(path, error) from None
 
 
 @contextlib.contextmanager
@@ -84,9 +88,37 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Another process has been writing for all the time that we wait."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY
+
+
+def _open(path: Path) -> tuple[sqlite3.Connection, Files]:
+    _make(path)
+    if path.is_dir():
+        raise ConfigurationError([f"store.url: {path} is a folder; name a file in it"])
+    if 0 < path.stat().st_size < SMALLEST:
+        raise ConfigurationError([f"store.url: {path} {_NO_DATABASE}"])
+    files = Files(path)
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    database = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=BUSY_TIMEOUT)
+    try:
+        _prepare(database, path)
+    except BaseException:
+        database.close()
+        raise
+    return database, files
+
+
 def _make(path: Path) -> None:
-    """An empty file with mode 0600, where SQLite alone would make one that all can read; side files take its mode."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """An empty file with mode 0600, where SQLite alone would make one that all can read; side files take its mode.
+
+    Those that are left of a file that is gone belong to no other: whoever has that one open still would be sharing
+    memory with us.
+    """
+    if not path.exists():
+        for file in beside(path):
+            file.unlink(missing_ok=True)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_CLOEXEC", 0), 0o600))
     except FileExistsError:
@@ -121,13 +153,11 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
         raise ConfigurationError([f"store.url: {path} is the database of another program; name another file"])
     if _pragma(database, "user_version") != SHAPE:
         raise ConfigurationError([f"store.url: {path} was written by a later version of this program; use that one"])
-    _close_up(path)
     if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
         raise ConfigurationError([f"store.url: {path} {_DAMAGED}"])
     _patiently(lambda: database.execute("PRAGMA journal_mode = WAL"))
     database.execute("PRAGMA synchronous = FULL")
     database.execute("PRAGMA secure_delete = ON")  # what is replaced does not linger in the file
-    database.execute("DELETE FROM tokens WHERE forget_after < ?", (time.time(),))
 
 
 def _set_up(database: sqlite3.Connection) -> None:

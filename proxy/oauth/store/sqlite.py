@@ -1,11 +1,13 @@
 """A store in one file of this machine, for any number of its processes: SQLite, durable with every write.
 
 The database is in WAL mode with full sync: ``replace`` returns once the value is on disk, and whatever dies at
-whatever moment leaves a database that can be read.
+whatever moment leaves a database that can be read. Whoever has it open notices where its files were removed or
+replaced, goes over to what is there now, and puts back what that has lost.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
@@ -20,7 +22,9 @@ from proxy.errors import ConfigurationError, StoreError
 from proxy.oauth.store import Reading
 from proxy.oauth.store.alive import Lifeline
 from proxy.oauth.store.codec import decode, encode
-from proxy.oauth.store.database import open_database, transaction
+from proxy.oauth.store.database import is_busy, open_database, settle, transaction
+from proxy.oauth.store.files import Files
+from proxy.oauth.store.moving import Row, leave, put_back
 from proxy.oauth.store.polling import poll
 from proxy.oauth.store.seal import Seal, key_id_of
 from proxy.oauth.store.thread import Job, StoreThread
@@ -29,6 +33,9 @@ log = logging.getLogger(__name__)
 
 CLOSING = 2.0
 """Seconds for what is under way at the end; a call that takes longer may never return."""
+
+LOOK = 2.0
+"""Seconds between looks whether the file is in its place, beside those at each use: one may be hours from the next."""
 
 T = TypeVar("T")
 
@@ -48,6 +55,9 @@ class SqliteStore:
         self._seal = seal
         self._thread = StoreThread("token store", self._together, self._close)
         self._opened = contextlib.ExitStack()
+        self._files: Files | None = None
+        self._left: list[Row] | None = None
+        self._looking: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """Opens the file, or makes it.
@@ -60,6 +70,7 @@ class SqliteStore:
         except BaseException:
             await self.close()
             raise
+        self._looking = asyncio.get_running_loop().create_task(self._look(), name="looking after the token file")
 
     async def load(self, key: str) -> Reading:
         return await self._do(lambda: self._load(key))
@@ -72,6 +83,9 @@ class SqliteStore:
         await poll(lambda: self._do(lambda: self._has_changed(seen)), seconds)
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         if not await self._thread.close(CLOSING):
             log.error(
                 "%s: its disk does not answer, and is not waited for; what was to be stored last may be missing",
@@ -85,9 +99,29 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise StoreError(f"The token store {self._path} can't be used now ({error}).") from None
 
+    async def _look(self) -> None:
+        """Has it noticed, though nobody uses the store, that the file is not in its place."""
+        told = False
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                await self._do(lambda: None)
+                told = False
+            except StoreError as error:
+                if not told:
+                    log.error("%s", error, extra={"event": "store.failed"})
+                told = True
+
     # --- on the store's thread ---
 
     def _together(self, jobs: Sequence[Job[Any]]) -> None:
+        """In the file that is at the path, and what is written is told as written only if it is there still."""
+        self._follow()
+        self._run(jobs)
+        if any(job.writes for job in jobs) and self._follow():
+            raise StoreError(f"The token file {self._path} was removed or replaced while it was written.")
+
+    def _run(self, jobs: Sequence[Job[Any]]) -> None:
         """All in one transaction; where that fails, each by itself, so that none fails for another's sake."""
         if sum(job.writes for job in jobs) < 2:
             for job in jobs:
@@ -101,18 +135,58 @@ class SqliteStore:
                         raise job.error
         except sqlite3.Error as error:
             for job in jobs:
-                if job.writes and _is_busy(error):
+                if job.writes and is_busy(error):
                     job.error = error  # it has waited for the other process, and does not once more
                 else:
                     job.run()
 
     def _open(self) -> None:
         with contextlib.ExitStack() as opened:
-            self._database = opened.enter_context(contextlib.closing(open_database(self._path)))
-            self._check_keys()
+            files = self._connect()
+            opened.callback(lambda: self._database.close())  # noqa: PLW0108 - whichever that is by then
             self._lifeline = opened.enter_context(contextlib.closing(self._live()))
             self._opened = opened.pop_all()
         self.owner = self._lifeline.owner
+        self._files = files
+
+    def _connect(self) -> Files:
+        self._database, files = open_database(self._path)
+        try:
+            self._check_keys()
+            settle(self._database, self._path)
+            files.complete()
+        except BaseException:
+            self._database.close()
+            raise
+        return files
+
+    def _follow(self) -> bool:
+        """Goes over to what is at the path, if that is not what is open, and puts back what it has lost.
+
+        :return: whether it was something else
+        :raises StoreError: what is there can't be used; nothing in it was changed
+        """
+        if self._files is None or (self._left is None and self._files.are_in_place()):
+            return False
+        try:
+            if self._left is None:
+                self._left = leave(self._database, self._files)
+            files = self._connect()
+        except (ConfigurationError, OSError) as error:
+            raise StoreError(f"The token file was removed or replaced while it was in use. {error}") from None
+        try:
+            count = put_back(self._database, self._left, self._seal)
+        except BaseException:
+            self._database.close()
+            raise
+        self._files, self._left = files, None
+        log.error(
+            "%s, or a file beside it, was removed or replaced while it was in use; %d entries are put back",
+            self._path,
+            count,
+            extra={"event": "store.forgot"},
+        )
+        return True
 
     def _live(self) -> Lifeline:
         path = self._path.with_name(f"{self._path.name}-live")
@@ -122,6 +196,10 @@ class SqliteStore:
             raise ConfigurationError([f"store.url: {path} can't be opened ({error.strerror})"]) from None
 
     def _close(self) -> None:
+        try:
+            self._follow()
+        except (StoreError, sqlite3.Error) as error:
+            log.error("%s: what was in it is lost. %s", self._path, error, extra={"event": "store.failed"})
         with contextlib.suppress(sqlite3.Error):
             self._opened.close()
 
@@ -180,8 +258,3 @@ class SqliteStore:
         # What stood there in the clear is not to be found in pages that are free or in the log of writes.
         self._database.execute("VACUUM")
         self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def _is_busy(error: sqlite3.Error) -> bool:
-    """Another process has been writing for all the time that we wait."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY

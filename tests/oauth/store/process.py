@@ -11,6 +11,7 @@ from pathlib import Path
 
 from proxy.core.lineage import Lease, Record
 from proxy.core.secret import Secret
+from proxy.errors import StoreError
 from proxy.oauth.store import Reading
 from proxy.oauth.store.seal import Seal
 from proxy.oauth.store.sqlite import SqliteStore
@@ -69,6 +70,36 @@ async def count_together(store: SqliteStore, keys: int) -> None:
         await asyncio.gather(*map(write, seen))
 
 
+async def count_on(store: SqliteStore) -> None:
+    """Counts until standard input ends, and says then how often that was done, and how often nobody knows."""
+    reading = asyncio.get_running_loop().create_task(asyncio.to_thread(sys.stdin.read), name="reading")
+    done = doubtful = 0
+    print("counting", flush=True)
+    while not reading.done():
+        try:
+            seen = await store.load("counter")
+        except StoreError:
+            continue
+        record = seen.record or Record(seeds=("counter",))
+        try:
+            done += await store.replace(seen, replace(record, generation=record.generation + 1)) is not None
+        except StoreError:
+            doubtful += 1
+    print(done, doubtful, flush=True)
+
+
+async def put(store: SqliteStore, key: str, generation: int) -> None:
+    """Puts a record there."""
+    record = Record(refresh_token=Secret(f"of-{generation}"), generation=generation)
+    assert await store.replace(await store.load(key), record) is not None
+
+
+async def tell(store: SqliteStore, *keys: str) -> None:
+    """Says the generations that are kept under keys, 0 for none."""
+    records = [(await store.load(key)).record for key in keys]
+    print(*(0 if record is None else record.generation for record in records))
+
+
 async def hang(store: SqliteStore) -> None:
     """Has the store's thread in a call that does not return while the store is closed and the program ends."""
     hanging = asyncio.get_running_loop().create_task(store._do(lambda: time.sleep(3600)), name="hanging")
@@ -86,6 +117,12 @@ async def main(path: str, command: str, *arguments: str) -> None:
             await count(store, int(arguments[0]))
         case "groups":
             await count_together(store, int(arguments[0]))
+        case "count-on":
+            await count_on(store)
+        case "put":
+            await put(store, arguments[0], int(arguments[1]))
+        case "tell":
+            await tell(store, *arguments)
         case "hang":
             await hang(store)
     await store.close()

@@ -179,6 +179,7 @@ async def test_a_damaged_file_is_refused(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(2 * 4096)
         file.write(os.urandom(4096 * 3))
+    change(path, mode=0o640)
     error = await refusal(path)
     assert "is damaged" in str(error)
     assert "login" in str(error)
@@ -211,6 +212,7 @@ async def test_an_entry_that_is_none_is_refused_and_not_overwritten(path: Path) 
 @pytest.mark.parametrize("keys", [[], [OLDER]])
 async def test_a_missing_or_wrong_key_is_an_error_and_destroys_nothing(path: Path, keys: list[Secret]) -> None:
     await put(in_file(path, [KEY]), "key", FULL)
+    change(path, mode=0o640)
     assert "store.encryption_keys" in str(await refusal(path, *keys))
     assert await get(in_file(path, [KEY]), "key") == FULL
 
