@@ -123,6 +123,7 @@ class Worker:
         self._prepared: Prepared | None = None
         self._end = asyncio.Event()
         self._draining = False
+        self._accepting = asyncio.Lock()
 
     async def serve(self, stop: Callable[[], Awaitable[object]]) -> None:
         """Serves until it is time to end, and ends in order."""
@@ -138,7 +139,7 @@ class Worker:
             "process %d ends once its requests in flight are answered", os.getpid(), extra={"event": "worker.stopping"}
         )
         # A place's socket is open while any worker has it. Whoever is last to close it must accept what waits there.
-        await self._accept_at(self._places)
+        await self._accept_at(self._places, to_end=True)
         await self._proxy.drain()
         with contextlib.suppress(OSError):
             await self._report("farewell")
@@ -172,7 +173,7 @@ class Worker:
         match words["wish"]:
             case "end":
                 self._end.set()
-            case "accept" if not self._draining:
+            case "accept":
                 await self._accept_at(words["places"])
             case "guests":
                 self._proxy.take_guests(unpack(GuestNews, news) for news in words["news"])
@@ -192,8 +193,12 @@ class Worker:
             case "abandon":
                 self._prepared = None
 
-    async def _accept_at(self, places: Iterable[int]) -> None:
-        await self._proxy.accept_on(list(dict.fromkeys(sock for place in places for sock in self._places[place])))
+    async def _accept_at(self, places: Iterable[int], *, to_end: bool = False) -> None:
+        async with self._accepting:
+            if self._draining and not to_end:
+                return
+            sockets = dict.fromkeys(sock for place in places for sock in self._places[place])
+            await self._proxy.accept_on(list(sockets))
 
     def _answer(self, key: object, answer: Words) -> None:
         self._channel.tell({"to": key, "answer": answer})
