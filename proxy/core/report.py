@@ -194,7 +194,7 @@ def _number(digits: bytes) -> int:
 
 
 _NUMBERS = {b"%d" % number: float(number) for number in range(512)}
-"""Those that nearly every answer has: to look one up takes a third of the time (``make bench``)."""
+"""Those that nearly every answer has, which so need not be read each time."""
 
 
 @dataclass(slots=True)
